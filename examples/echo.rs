@@ -1,0 +1,69 @@
+//! The socket layer of lastpong as an echo server, for conformance suites: `echo HOST:PORT`, WebSocket on `/ws`.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix_codec::Framed;
+use actix_http::body::BodySize;
+use actix_http::h1::{Codec, Message};
+use actix_http::ws::{handshake_response, verify_handshake};
+use actix_http::{HttpService, Request, Response, StatusCode};
+use anyhow::Context as _;
+use futures_util::{SinkExt, StreamExt};
+use lastpong::session::socket::{Frame, FrameLimits, Incoming, Received, Socket, Violation};
+use tokio::net::TcpStream;
+
+const LIMITS: FrameLimits = FrameLimits { frame: 32 << 20, message: 32 << 20 };
+const MAX_OUTPUT: u32 = 64 << 20;
+const NO_PROGRESS: Duration = Duration::from_secs(60);
+
+#[actix_web::main]
+async fn main() -> anyhow::Result<()> {
+    let address = std::env::args().nth(1).context("usage: echo HOST:PORT")?;
+    let service = || {
+        HttpService::build()
+            .upgrade(upgrade)
+            .h1(|_: Request| async {
+                Ok::<_, std::convert::Infallible>(Response::new(StatusCode::NOT_FOUND))
+            })
+            .tcp()
+    };
+    actix_server::Server::build().bind("echo", &address, service)?.run().await?;
+    Ok(())
+}
+
+async fn upgrade((request, mut connection): (Request, Framed<TcpStream, Codec>)) -> std::io::Result<()> {
+    if request.path() != "/ws" || verify_handshake(request.head()).is_err() {
+        let refusal = Response::new(StatusCode::BAD_REQUEST).drop_body();
+        return connection.send(Message::Item((refusal, BodySize::None))).await;
+    }
+    let answer = handshake_response(request.head()).finish().drop_body();
+    connection.send(Message::Item((answer, BodySize::None))).await?;
+    let parts = connection.into_parts();
+    let socket = Rc::new(Socket::new(parts.io, MAX_OUTPUT, NO_PROGRESS)?);
+    actix_web::rt::spawn(echo(socket.clone(), Incoming::new(socket, LIMITS, parts.read_buf)));
+    Ok(())
+}
+
+async fn echo(socket: Rc<Socket>, mut incoming: Incoming<Socket>) {
+    let mut closed = false;
+    while let Some(received) = incoming.next().await {
+        let answer = match &received {
+            _ if closed => continue,
+            Received::Text(text) => Frame::Text(std::str::from_utf8(text).unwrap_or_default()),
+            Received::Binary(data) => Frame::Binary(data),
+            Received::Ping(data) => Frame::Pong(data),
+            Received::Close(code) => Frame::Close(*code),
+            Received::Violation(Violation::Protocol) => Frame::Close(Some(1002)),
+            Received::Violation(Violation::Utf8) => Frame::Close(Some(1007)),
+            Received::Violation(Violation::TooBig) => Frame::Close(Some(1009)),
+            Received::Fragment | Received::Pong(_) => continue,
+            Received::Gone(_) => return,
+        };
+        closed = matches!(answer, Frame::Close(_));
+        let sent = if closed { socket.send_last(answer) } else { socket.send(answer) };
+        if sent.is_err() {
+            return socket.shut();
+        }
+    }
+}

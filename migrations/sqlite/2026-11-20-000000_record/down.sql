@@ -1,0 +1,6 @@
+DROP TABLE log_head;
+DROP TABLE events;
+DROP TABLE session_records;
+DROP TABLE devices;
+DROP TABLE nodes;
+PRAGMA application_id = 0;

@@ -1,0 +1,195 @@
+//! What a setting's value may be: its form and its range, and how both are told.
+//!
+//! [`Kind::allows`] and [`Kind::allowed`] speak of the same rule, the second in words. [`Kind::shown`] is the only
+//! way a value reaches a message or a list, and it shows no secret: neither a secret's value nor what a URL may
+//! carry of one.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
+use crate::ids::NodeId;
+
+/// The form and range of one setting's value.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// From the first to the second, both included.
+    Duration(Duration, Duration),
+    /// A size in bytes, from the first to the second, both included.
+    Bytes(usize, usize),
+    /// A whole number from the first to the second, both included.
+    Count(u64, u64),
+    /// `true` or `false`.
+    Flag,
+    OneOf(&'static [&'static str]),
+    /// An IP address and port.
+    Address,
+    Path,
+    /// A node's name.
+    Name,
+    /// At least this many bytes.
+    Secret(usize),
+    /// As [`Kind::Secret`], of characters that an HTTP header may carry.
+    HeaderSecret(usize),
+    /// Where the SQL store is.
+    Database,
+    /// A URL of one of these schemes.
+    Url(&'static [&'static str]),
+    /// Web origins, with commas between.
+    Origins,
+    /// Log levels, whole and by module.
+    LogFilter,
+}
+
+impl Kind {
+    pub fn allows(self, value: &str) -> bool {
+        match self {
+            Kind::Duration(min, max) => parse_duration(value).is_some_and(|d| (min..=max).contains(&d)),
+            Kind::Bytes(min, max) => parse_bytes(value).is_some_and(|n| (min..=max).contains(&n)),
+            Kind::Count(min, max) => {
+                value.bytes().all(|b| b.is_ascii_digit())
+                    && value.parse::<u64>().is_ok_and(|n| (min..=max).contains(&n))
+            }
+            Kind::Flag => matches!(value, "true" | "false"),
+            Kind::OneOf(words) => words.contains(&value),
+            Kind::Address => value.parse::<SocketAddr>().is_ok(),
+            Kind::Path => !value.is_empty(),
+            Kind::Name => value.parse::<NodeId>().is_ok(),
+            Kind::Secret(min) => value.len() >= min,
+            Kind::HeaderSecret(min) => value.len() >= min && value.bytes().all(|b| b.is_ascii_graphic()),
+            Kind::Database => !value.is_empty() && sqlite_path(value) != Some(""),
+            Kind::Url(schemes) => {
+                value.split_once("://").is_some_and(|(s, rest)| schemes.contains(&s) && !rest.is_empty())
+            }
+            Kind::Origins => origins(value).all(|o| o == "*" || is_origin(o)),
+            Kind::LogFilter => env_filter::Builder::new().try_parse(value).is_ok(),
+        }
+    }
+
+    /// What [`Kind::allows`] lets through, in words.
+    pub fn allowed(self) -> String {
+        match self {
+            Kind::Duration(min, max) => {
+                format!(
+                    "a duration of {} to {}, as 500ms, 25s, 5m, 1h or 7d",
+                    show_duration(min),
+                    show_duration(max)
+                )
+            }
+            Kind::Bytes(min, max) => {
+                format!("a size of {} to {}, as 65536, 64KiB or 1MiB", show_bytes(min), show_bytes(max))
+            }
+            Kind::Count(min, max) => format!("a whole number of {min} to {max}"),
+            Kind::Flag => "true or false".into(),
+            Kind::OneOf(words) => words.join(" or "),
+            Kind::Address => "IP:PORT, as 127.0.0.1:8080 or [::1]:8080".into(),
+            Kind::Path => "a path".into(),
+            Kind::Name => "1-128 of [A-Za-z0-9._:@-]".into(),
+            Kind::Secret(min) => format!("at least {min} bytes"),
+            Kind::HeaderSecret(min) => format!("at least {min} printable ASCII characters without a space"),
+            Kind::Database => "a path, or sqlite: with a path after it".into(),
+            Kind::Url(schemes) => format!("a URL that begins with {}", schemes.join(":// or ") + "://"),
+            Kind::Origins => {
+                "* or origins as https://example.com or http://10.0.0.1:3000, with commas between".into()
+            }
+            Kind::LogFilter => "log levels as info, warn or info,lastpong=debug".into(),
+        }
+    }
+
+    /// The value as people may see it.
+    pub fn shown(self, value: &str) -> String {
+        match self {
+            Kind::Secret(_) | Kind::HeaderSecret(_) => "***".into(),
+            Kind::Database if sqlite_path(value).is_some() => value.into(),
+            Kind::Database | Kind::Url(_) => match value.split_once("://") {
+                Some((scheme, rest)) => match rest.rsplit_once('@') {
+                    None if !rest.contains(['?', '#']) => value.into(),
+                    _ => format!("{scheme}://***"),
+                },
+                // Might be `host=… password=…`, as Postgres also takes it.
+                None if value.contains('=') => "***".into(),
+                None => value.into(),
+            },
+            _ => value.into(),
+        }
+    }
+}
+
+/// The path of a database that is SQLite's by its URL; `None` where the URL says nothing of SQLite.
+pub fn sqlite_path(url: &str) -> Option<&str> {
+    let rest = url.strip_prefix("sqlite:")?;
+    Some(rest.strip_prefix("//").unwrap_or(rest))
+}
+
+/// The entries of a list of origins, without the slash that some write at the end.
+pub fn origins(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(|o| o.trim().trim_end_matches('/')).filter(|o| !o.is_empty())
+}
+
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|h| {
+        !h.is_empty() && h.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_shown() {
+        let (secret, bearer) = (Kind::Secret(32), Kind::HeaderSecret(16));
+        let url = Kind::Url(&["redis"]);
+        for (kind, value) in [
+            (secret, "hunter2"),
+            (bearer, "hunter2"),
+            (Kind::Database, "postgres://me:hunter2@db/lastpong"),
+            (Kind::Database, "postgres://db/lastpong?password=hunter2"),
+            (Kind::Database, "host=db password=hunter2"),
+            (url, "redis://:hunter2@cache:6379"),
+            (url, "redis://:a@hunter2@cache:6379"),
+        ] {
+            let shown = kind.shown(value);
+            assert!(!shown.contains("hunter2") && shown.contains("***"), "{value} was shown as {shown}");
+        }
+        assert_eq!(Kind::Database.shown("sqlite:/var/lib/lastpong.db"), "sqlite:/var/lib/lastpong.db");
+        assert_eq!(url.shown("redis://cache:6379"), "redis://cache:6379");
+    }
+
+    #[test]
+    fn each_form_has_its_bounds() {
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        let cases: &[(Kind, &[&str], &[&str])] = &[
+            (Kind::Duration(second, minute), &["1s", "60s", "1m"], &["999ms", "61s", "", "x"]),
+            (Kind::Bytes(10, 1024), &["10", "1KiB"], &["9", "1025", "2KiB", ""]),
+            (Kind::Count(0, 9), &["0", "9"], &["10", "-1", "+1", "1.0", " 1", ""]),
+            (Kind::Flag, &["true", "false"], &["TRUE", "1", "yes", ""]),
+            (Kind::OneOf(&["a", "b"]), &["a", "b"], &["c", "A", ""]),
+            (
+                Kind::Address,
+                &["127.0.0.1:0", "[::1]:8080"],
+                &["localhost:80", "127.0.0.1", ":80", "1.2.3.4:70000"],
+            ),
+            (Kind::Name, &["node-1.example"], &["", "a b", "é"]),
+            (Kind::Secret(4), &["abcd"], &["abc"]),
+            (Kind::HeaderSecret(4), &["ab:d"], &["abc", "ab d", "abcdé"]),
+            (Kind::Database, &["x.db", "sqlite:x.db", "sqlite:///x.db"], &["", "sqlite:", "sqlite://"]),
+            (Kind::Url(&["http"]), &["http://a"], &["http://", "ftp://a", "a"]),
+            (
+                Kind::Origins,
+                &["*", "https://a.b", "http://a:1, https://b/"],
+                &["a.b", "https://", "https://a/x", "null"],
+            ),
+            (Kind::LogFilter, &["info", "warn,lastpong::feed=trace"], &["lastpong=loud", "a=b=c"]),
+        ];
+        for (kind, good, bad) in cases {
+            for value in *good {
+                assert!(kind.allows(value), "{kind:?} refused {value:?}");
+            }
+            for value in *bad {
+                assert!(!kind.allows(value), "{kind:?} let {value:?} in");
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What settings must be together, and what this version does not do yet.
+//!
+//! A setting that asks for something unbuilt stops the start, where going on without it would break what the
+//! operator counts on. One that is merely without effect yet is told by [`Settings::without_effect`].
+
+use std::time::Duration;
+
+use super::kind::sqlite_path;
+use super::table::Settings;
+use super::{ConfigError, NOT_SUPPORTED};
+
+impl Settings {
+    /// # Errors
+    /// The first setting that does not fit the others, or that this version cannot do.
+    pub(super) fn check_together(&self) -> Result<(), ConfigError> {
+        self.check_support()?;
+        if self.max_frame_bytes > self.max_message_bytes {
+            let limit = self.value_of("LASTPONG_MAX_MESSAGE_BYTES");
+            return Err(self.bad(
+                "LASTPONG_MAX_FRAME_BYTES",
+                format!("at most LASTPONG_MAX_MESSAGE_BYTES, which is {limit}"),
+            ));
+        }
+        if self.is_local() {
+            return Ok(());
+        }
+        let secrets =
+            [("LASTPONG_ADMIN_TOKEN", &self.admin_token), ("LASTPONG_TOKEN_SECRET", &self.token_secret)];
+        let unset: Vec<_> = secrets.iter().filter(|(_, s)| s.is_none()).map(|(name, _)| *name).collect();
+        if !unset.is_empty() {
+            let needed = unset.join(" and ");
+            return Err(self.bad(
+                "LASTPONG_BIND",
+                format!("a loopback address as 127.0.0.1:8080, or any other once {needed} is set"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_support(&self) -> Result<(), ConfigError> {
+        let unsupported = |name: &'static str, allowed: &str| {
+            Err(self.bad(name, format!("{allowed} ({} {NOT_SUPPORTED})", self.value_of(name))))
+        };
+        let sqlite = "a path, or sqlite: with a path after it";
+        if self.database_url.as_deref().is_some_and(|url| !is_sqlite_file(url)) {
+            return unsupported("DATABASE_URL", sqlite);
+        }
+        if self.redis_url.is_some() {
+            return unsupported("REDIS_URL", "nothing");
+        }
+        if self.resume_window > Duration::ZERO {
+            return unsupported("LASTPONG_RESUME_WINDOW", "0s");
+        }
+        Ok(())
+    }
+
+    /// Whether only this machine can reach it.
+    pub fn is_local(&self) -> bool {
+        self.bind.ip().to_canonical().is_loopback()
+    }
+}
+
+/// Whether a database URL means a plain SQLite file: not another store, not memory, which would lose what was
+/// promised to be durable, and not one of SQLite's own URIs, whose parameters could turn durability off.
+fn is_sqlite_file(url: &str) -> bool {
+    let path = match sqlite_path(url) {
+        Some(path) => path,
+        None if url.contains("://") || (url.contains('=') && !url.contains('/')) => return false,
+        None => url,
+    };
+    !path.contains(['?', '\0']) && !path.starts_with("file:") && path != ":memory:"
+}

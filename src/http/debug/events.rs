@@ -1,0 +1,114 @@
+//! `GET /debug/events`: the most recent events first, and where the feed stands.
+//!
+//! The log is read backwards in stretches, at most [`MAX_SCANNED`] events a request: with a filter that wants little, a
+//! page may be short although `next_cursor` says that there is more.
+
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+
+use super::{answer, seal, unseal};
+use crate::event::Event;
+use crate::feed::{Feed, Standing};
+use crate::http::auth::Admin;
+use crate::http::problem::Problem;
+use crate::http::query::{FILTERS, Params};
+use crate::http::{Doors, json};
+use crate::store::{EventFilter, LogBounds, StoreError};
+use crate::time::Timestamp;
+
+const STRETCH: i64 = 1000;
+const MAX_SCANNED: i64 = 20_000;
+const BEGINS: &str = "before~";
+
+#[derive(Serialize)]
+struct Facts {
+    next_cursor: Option<String>,
+    /// Events kept, whatever the filter.
+    total: i64,
+    oldest: i64,
+    newest: i64,
+    feed: Standing,
+    now: Timestamp,
+}
+
+pub(in crate::http) async fn events(
+    _: Admin,
+    request: HttpRequest,
+    doors: web::Data<Doors>,
+) -> Result<HttpResponse, Problem> {
+    let known: Vec<&str> = ["limit", "cursor"].into_iter().chain(FILTERS).collect();
+    let params = Params::parse(request.query_string(), &known)?;
+    let (limit, filter) = (params.limit()?, params.event_filter()?);
+    let bounds = doors.feed.bounds().await?;
+    let last = match params.text("cursor") {
+        None => bounds.newest,
+        Some(cursor) => {
+            let place = unseal(cursor).and_then(|text| text.strip_prefix(BEGINS)?.parse::<i64>().ok());
+            let before = place.filter(|seq| *seq > 0);
+            before
+                .ok_or_else(|| Problem::bad_input("cursor", cursor, "a next_cursor of /debug/events"))?
+                .min(bounds.newest + 1)
+                - 1
+        }
+    };
+    let (events, scanned_down_to) = newest_first(&doors.feed, bounds, last, &filter, limit).await?;
+    let facts = Facts {
+        next_cursor: (scanned_down_to > bounds.oldest).then(|| seal(&format!("{BEGINS}{scanned_down_to}"))),
+        total: bounds.newest + 1 - bounds.oldest,
+        oldest: bounds.oldest,
+        newest: bounds.newest,
+        feed: doors.feed.standing(),
+        now: Timestamp::now(),
+    };
+    let items = json::array(events.iter().map(|e| &*e.json));
+    Ok(answer(json::with_member(json::text(&facts), "items", &items)))
+}
+
+/// Up to `limit` events at or before `last`, and the `seq` that the log was read down to.
+async fn newest_first(
+    feed: &Feed,
+    bounds: LogBounds,
+    last: i64,
+    filter: &EventFilter,
+    limit: usize,
+) -> Result<(Vec<Arc<Event>>, i64), StoreError> {
+    // Unfiltered from the log and filtered here: the log is read forwards, so a filter would lead past the stretch.
+    let everything = EventFilter::default();
+    let mut found = Vec::new();
+    let mut end = last;
+    while end >= bounds.oldest && last - end < MAX_SCANNED {
+        let begin = (end - STRETCH).max(bounds.oldest - 1);
+        for event in
+            stretch(feed, begin, end, &everything).await?.into_iter().rev().filter(|e| filter.matches(e))
+        {
+            let seq = event.seq;
+            found.push(event);
+            if found.len() >= limit {
+                return Ok((found, seq));
+            }
+        }
+        end = begin;
+    }
+    Ok((found, end + 1))
+}
+
+/// The events after `begin` up to and with `end`.
+async fn stretch(
+    feed: &Feed,
+    begin: i64,
+    end: i64,
+    all: &EventFilter,
+) -> Result<Vec<Arc<Event>>, StoreError> {
+    let (mut events, mut place) = (Vec::new(), begin);
+    while place < end {
+        let page = feed.read(place, all, (end - place) as usize).await?;
+        if page.scanned_to <= place {
+            break;
+        }
+        place = page.scanned_to;
+        events.extend(page.events.into_iter().filter(|e| e.seq <= end));
+    }
+    Ok(events)
+}

@@ -1,0 +1,183 @@
+//! `GET /v1/events`: the event log as a stream (SSE) or, for who accepts JSON, as a page.
+//!
+//! A stream without a place to begin at begins now; a page at the oldest event kept. `Last-Event-ID` wins over
+//! `after`, because a client that reconnects by itself sends it with the address it was first given.
+
+use actix_web::http::header::{ACCEPT, Accept, CACHE_CONTROL, CONTENT_TYPE, Header};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use super::auth::Admin;
+use super::problem::Problem;
+use super::query::{FILTERS, Params};
+use super::{Doors, json};
+use crate::feed::cursor::Subscription;
+use crate::feed::seats::Sink;
+use crate::feed::{Feed, sse};
+use crate::store::{EventFilter, LogBounds, StoreError};
+
+/// Stretches of the log that are read for one page. A filter that wants little makes pages short, not requests long.
+const MAX_READS: usize = 8;
+
+pub(super) async fn events(
+    _: Admin,
+    request: HttpRequest,
+    doors: web::Data<Doors>,
+) -> Result<HttpResponse, Problem> {
+    match answer_wanted(&request)? {
+        Answer::Stream => stream(&request, &doors).await,
+        Answer::Page => page(&request, &doors).await,
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Answer {
+    Stream,
+    Page,
+}
+
+fn answer_wanted(request: &HttpRequest) -> Result<Answer, Problem> {
+    if !request.headers().contains_key(ACCEPT) {
+        return Ok(Answer::Stream);
+    }
+    const KNOWN: &str = "text/event-stream or application/json";
+    let accept = Accept::parse(request).map_err(|_| Problem::bad_input("Accept", "", KNOWN))?;
+    let known =
+        accept.ranked().into_iter().find_map(|mime| match (mime.type_().as_str(), mime.subtype().as_str()) {
+            ("text", "event-stream" | "*") | ("*", "*") => Some(Answer::Stream),
+            ("application", "json" | "*") => Some(Answer::Page),
+            _ => None,
+        });
+    known.ok_or_else(|| {
+        let given = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        Problem::new(StatusCode::NOT_ACCEPTABLE, format!("events come as {KNOWN}"))
+            .about("Accept", given, KNOWN)
+    })
+}
+
+async fn stream(request: &HttpRequest, doors: &Doors) -> Result<HttpResponse, Problem> {
+    let mut asked = Asked::of_stream(request.query_string())?;
+    if let Some(value) = request.headers().get("Last-Event-ID") {
+        let after = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|seq: &i64| *seq >= 0);
+        asked.input = "Last-Event-ID";
+        asked.after = Some(after.ok_or_else(|| {
+            Problem::bad_input(
+                "Last-Event-ID",
+                &String::from_utf8_lossy(value.as_bytes()),
+                "the id of an event: a seq",
+            )
+        })?);
+    }
+    let subscription = asked.follow(&doors.feed, Sink::Sse).await?;
+    let mut response = HttpResponse::Ok();
+    response
+        .insert_header((CONTENT_TYPE, "text/event-stream"))
+        .insert_header((CACHE_CONTROL, "no-store"))
+        // Proxies that gather answers before they pass them on would hold events back.
+        .insert_header(("X-Accel-Buffering", "no"));
+    if request.method() == Method::HEAD {
+        return Ok(response.finish());
+    }
+    Ok(response.streaming(sse::stream(subscription)))
+}
+
+async fn page(request: &HttpRequest, doors: &Doors) -> Result<HttpResponse, Problem> {
+    let known: Vec<&str> = ["after", "limit"].into_iter().chain(FILTERS).collect();
+    let params = Params::parse(request.query_string(), &known)?;
+    let (limit, filter) = (params.limit()?, params.event_filter()?);
+    let bounds = doors.feed.bounds().await?;
+    let after = params.after()?.unwrap_or(bounds.oldest - 1);
+    within("after", after, bounds)?;
+    let (events, next_after) = read(&doors.feed, after, &filter, limit).await?;
+    let events = json::array(events.iter().map(|e| &*e.json));
+    let (oldest, newest) = (bounds.oldest, bounds.newest.max(next_after));
+    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).content_type("application/json").body(
+        format!(r#"{{"events":{events},"next_after":{next_after},"oldest":{oldest},"newest":{newest}}}"#),
+    ))
+}
+
+async fn read(
+    feed: &Feed,
+    after: i64,
+    filter: &EventFilter,
+    limit: usize,
+) -> Result<(Vec<std::sync::Arc<crate::event::Event>>, i64), StoreError> {
+    let (mut events, mut place) = (Vec::new(), after);
+    for _ in 0..MAX_READS {
+        let more = feed.read(place, filter, limit - events.len()).await?;
+        let moved = more.scanned_to > place;
+        place = place.max(more.scanned_to);
+        events.extend(more.events);
+        if events.len() >= limit || !moved {
+            break;
+        }
+    }
+    Ok((events, place))
+}
+
+/// What a subscriber asks for.
+pub(super) struct Asked {
+    after: Option<i64>,
+    /// Where `after` was said.
+    input: &'static str,
+    filter: EventFilter,
+}
+
+impl Asked {
+    pub(super) fn of_stream(query: &str) -> Result<Self, Problem> {
+        let known: Vec<&str> = ["after"].into_iter().chain(FILTERS).collect();
+        if let Ok(pairs) = serde_urlencoded::from_str::<Vec<(String, String)>>(query)
+            && pairs.iter().any(|(name, _)| name == "limit")
+        {
+            let detail = "limit is for a page: a page is asked for with `Accept: application/json`";
+            return Err(Problem::bad_request(detail).about("limit", "", "nothing on a stream"));
+        }
+        let params = Params::parse(query, &known)?;
+        Ok(Self { after: params.after()?, input: "after", filter: params.event_filter()? })
+    }
+
+    pub(super) async fn follow(self, feed: &Feed, sink: Sink) -> Result<Subscription, Problem> {
+        if feed.is_closed() {
+            return Err(Problem::unavailable("this node is shutting down", 1));
+        }
+        let newest = feed.newest();
+        let after = self.after.unwrap_or(newest);
+        // The store is asked only where the feed cannot tell: its end may be just ahead of what was published.
+        if after > newest {
+            within(self.input, after, feed.bounds().await?)?;
+        }
+        Ok(feed.follow(sink, after, self.filter)?)
+    }
+}
+
+fn within(input: &str, after: i64, bounds: LogBounds) -> Result<(), Problem> {
+    if after <= bounds.newest {
+        return Ok(());
+    }
+    let allowed = format!("0 to {}, the newest", bounds.newest);
+    Err(Problem::bad_input(input, &after.to_string(), &allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn the_accept_header_chooses() {
+        let choose = |accept: &str| {
+            answer_wanted(&TestRequest::get().insert_header((ACCEPT, accept)).to_http_request())
+        };
+        assert_eq!(answer_wanted(&TestRequest::get().to_http_request()).unwrap(), Answer::Stream);
+        for stream in
+            ["*/*", "text/event-stream", "text/html,*/*;q=0.8", "application/json;q=0.1, text/event-stream"]
+        {
+            assert_eq!(choose(stream).unwrap(), Answer::Stream, "{stream}");
+        }
+        for page in ["application/json", "application/json, */*;q=0.5", "application/*"] {
+            assert_eq!(choose(page).unwrap(), Answer::Page, "{page}");
+        }
+        assert_eq!(choose("image/png").unwrap_err().status, 406);
+    }
+}

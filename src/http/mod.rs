@@ -1,0 +1,100 @@
+//! The routes that are answered with a response: one file a resource.
+//!
+//! - Handlers ask the feed, the store's records and the supervisors' snapshots through [`Doors`]; none holds SQL or a
+//!   session's state, and none waits for the traffic.
+//! - Every refusal is a [`problem::Problem`], also of an unknown route or method.
+//! - All but health, the front page and (where the settings say so) the metrics ask for the admin token.
+//!
+//! Requests with an `Upgrade` header never come here: they are taken over before, see `upgrade`. For them this
+//! module offers [`events_ws::events_ws`] and [`Doors::authorize`].
+
+pub mod auth;
+pub mod debug;
+pub mod events;
+pub mod events_ws;
+pub mod health;
+mod home;
+mod json;
+mod metrics;
+pub mod problem;
+mod query;
+
+use std::sync::Arc;
+
+use actix_web::dev::Handler;
+use actix_web::{FromRequest, HttpRequest, HttpResponse, Resource, Responder, web};
+
+use crate::feed::Feed;
+use crate::ids::NodeId;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::supervisor::Inspector;
+use auth::AdminAuth;
+use health::Readiness;
+use problem::Problem;
+
+/// What the handlers reach. One for the whole node, in `web::Data`.
+pub struct Doors {
+    pub node_id: NodeId,
+    pub feed: Feed,
+    pub store: Store,
+    pub inspector: Inspector,
+    pub auth: AdminAuth,
+    pub readiness: Readiness,
+    pub metrics: Arc<Metrics>,
+    /// Whether `/metrics` is shown without a token.
+    pub metrics_public: bool,
+}
+
+impl Doors {
+    /// Whether this `Authorization` header opens what needs the admin token.
+    ///
+    /// # Errors
+    /// The 401 to answer with.
+    pub fn authorize(&self, authorization: Option<&str>) -> Result<(), Problem> {
+        self.auth.check(authorization)
+    }
+}
+
+/// Registers every route. The app must hold `web::Data<Doors>`.
+pub fn routes(cfg: &mut web::ServiceConfig) {
+    cfg.service(get("/", home::page))
+        .service(get("/healthz", health::healthz))
+        .service(get("/readyz", health::readyz))
+        .service(get("/metrics", metrics::metrics))
+        .service(get("/v1/events", events::events))
+        .service(get("/debug/connections", debug::connections))
+        .service(get("/debug/connections/{session_id}", debug::connection))
+        .service(get("/debug/events", debug::events))
+        .service(get("/debug/performance", debug::performance))
+        .service(get("/ws", needs_upgrade))
+        .service(get("/v1/events/ws", needs_upgrade))
+        .default_service(web::to(unknown_route));
+}
+
+fn get<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    let head = web::head().to(handler.clone());
+    web::resource(path).route(web::get().to(handler)).route(head).default_service(web::to(only_read))
+}
+
+async fn only_read(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    Err(Problem::wrong_method(request.method().as_str(), request.path(), "GET, HEAD"))
+}
+
+async fn unknown_route(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    Err(Problem::unknown_route(request.path()))
+}
+
+async fn needs_upgrade(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let path = request.path();
+    Err(Problem::bad_request(format!("{path} speaks WebSocket: the request needs `Upgrade: websocket`"))
+        .about("Upgrade", "", "websocket"))
+}
+
+#[cfg(test)]
+mod tests;

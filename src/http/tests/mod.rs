@@ -1,0 +1,259 @@
+//! The routes on actix-web's test server, with a real SQLite store behind them.
+
+mod debug_routes;
+mod event_routes;
+mod subscriber;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use actix::{Actor, Context, Handler as Handles};
+use actix_web::body::to_bytes;
+use actix_web::http::{Method, StatusCode};
+use actix_web::test::{TestRequest, call_service, init_service};
+use actix_web::{App, web};
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::*;
+use crate::event::RttMs;
+use crate::feed::Limits;
+use crate::feed::tests::{Log, NODE};
+use crate::ids::SessionId;
+use crate::secret::Secret;
+use crate::supervisor::inspector::Window;
+use crate::supervisor::messages::TakeSnapshot;
+use crate::supervisor::snapshot::{SessionView, State, WorkerSnapshot};
+use crate::time::{Mono, Timestamp};
+
+const TOKEN: &str = "Bearer the-admin-token";
+
+/// A worker that holds these sessions and does nothing but show them.
+struct Shown {
+    sessions: Vec<SessionView>,
+    published: watch::Sender<Arc<WorkerSnapshot>>,
+}
+
+impl Actor for Shown {
+    type Context = Context<Self>;
+}
+
+impl Handles<TakeSnapshot> for Shown {
+    type Result = ();
+
+    fn handle(&mut self, _: TakeSnapshot, _: &mut Context<Self>) {
+        self.published.send_replace(Arc::new(snapshot(self.sessions.clone())));
+    }
+}
+
+fn snapshot(sessions: Vec<SessionView>) -> WorkerSnapshot {
+    WorkerSnapshot { worker: 0, taken_at: Timestamp::now(), taken: Mono::now(), sessions }
+}
+
+fn inspector(sessions: Vec<SessionView>) -> Inspector {
+    let (published, window) = watch::channel(Arc::new(snapshot(Vec::new())));
+    published.send_replace(Arc::new(snapshot(sessions.clone())));
+    let worker = Shown { sessions, published }.start().recipient();
+    let inspector = Inspector::default();
+    inspector.add(Window { worker, published: window });
+    inspector
+}
+
+fn view(n: usize) -> SessionView {
+    SessionView {
+        session_id: SessionId::new(),
+        device_id: format!("d{n:02}").parse().unwrap(),
+        device_type: "meter".parse().unwrap(),
+        device_seq: Some(1),
+        node_id: NODE.parse().unwrap(),
+        state: if n == 3 { State::Suspect } else { State::Live },
+        connected_at: Timestamp(n as i64),
+        last_pong_at: None,
+        last_active_at: Timestamp(n as i64),
+        idle_ms: n as f64 * 1000.0,
+        rtt_ms: RttMs { last: Some(n as f64), ..RttMs::default() },
+        missed: 0,
+        pings_sent: 0,
+        pongs_received: 0,
+        reconnect_count: 0,
+        remote_addr: SocketAddr::from(([10, 0, 0, n as u8], 1)),
+        meta: Arc::default(),
+        trace_id: None,
+    }
+}
+
+struct House {
+    log: Log,
+    doors: web::Data<Doors>,
+}
+
+async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
+    let log = Log::new().await;
+    let feed = log.feed(limits).await;
+    let doors = web::Data::new(Doors {
+        node_id: NODE.parse().unwrap(),
+        feed,
+        store: log.store.clone(),
+        inspector: inspector(sessions),
+        auth: auth::AdminAuth::new(Secret::from("the-admin-token".to_owned())),
+        readiness: Readiness::new(log.store.clone()),
+        metrics: Arc::default(),
+        metrics_public: false,
+    });
+    House { log, doors }
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: actix_web::http::header::HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {:?}", self.body))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+}
+
+impl House {
+    async fn send(&self, request: TestRequest) -> Answer {
+        let app = init_service(App::new().app_data(self.doors.clone()).configure(routes)).await;
+        let response = call_service(&app, request.to_request()).await;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = to_bytes(response.into_body()).await.unwrap_or_else(|_| panic!("no body"));
+        Answer { status, headers, body }
+    }
+
+    async fn get(&self, uri: &str) -> Answer {
+        self.send(json_get(uri)).await
+    }
+
+    /// 200, as JSON.
+    async fn found(&self, uri: &str) -> Value {
+        let answer = self.get(uri).await;
+        assert_eq!(answer.status, 200, "{uri}: {:?}", answer.body);
+        answer.json()
+    }
+
+    /// A refusal, as the problem it must be.
+    async fn refused(&self, uri: &str, status: u16) -> Value {
+        let answer = self.get(uri).await;
+        assert_eq!(answer.status.as_u16(), status, "{uri}: {:?}", answer.body);
+        assert_eq!(answer.header("content-type"), problem::CONTENT_TYPE, "{uri}");
+        answer.json()
+    }
+
+    async fn record(&self, devices: std::ops::Range<usize>) {
+        self.doors.feed.publish(&self.log.sessions(devices).await);
+    }
+}
+
+fn json_get(uri: &str) -> TestRequest {
+    let get = TestRequest::get().uri(uri);
+    get.insert_header(("Authorization", TOKEN)).insert_header(("Accept", "application/json"))
+}
+
+fn seqs(events: &Value) -> Vec<i64> {
+    events.as_array().unwrap().iter().map(|e| e["data"]["seq"].as_i64().unwrap()).collect()
+}
+
+#[actix_web::test]
+async fn only_health_and_the_front_page_are_open() {
+    let house = house(vec![], Limits::default()).await;
+    for open in ["/", "/healthz", "/readyz"] {
+        assert_eq!(house.send(TestRequest::get().uri(open)).await.status, 200, "{open}");
+    }
+    let id = SessionId::new();
+    let one = format!("/debug/connections/{id}");
+    for shut in ["/metrics", "/v1/events", "/debug/connections", &one, "/debug/events", "/debug/performance"]
+    {
+        for token in ["", "Bearer the-admin-toke", "Basic x"] {
+            let request = TestRequest::get().uri(shut).insert_header(("Authorization", token));
+            let answer = house.send(request).await;
+            assert_eq!(answer.status, 401, "{shut} with {token:?}");
+            assert!(answer.header("www-authenticate").starts_with("Bearer"));
+            assert_eq!(answer.json()["status"], 401);
+        }
+    }
+    assert_eq!(house.get("/metrics").await.status, 200);
+    assert!(house.found("/debug/performance").await["metrics"]["lastpong_loop_stall_seconds"].is_array());
+}
+
+#[actix_web::test]
+async fn who_asks_for_the_head_alone_is_not_kept() {
+    let house = house(vec![], Limits::default()).await;
+    for path in ["/healthz", "/readyz", "/metrics", "/v1/events", "/debug/connections"] {
+        let head = TestRequest::with_uri(path).method(Method::HEAD).insert_header(("Authorization", TOKEN));
+        assert_eq!(house.send(head).await.status, 200, "{path}");
+    }
+    assert_eq!(house.doors.feed.standing().subscribers, 0);
+}
+
+#[actix_web::test]
+async fn what_is_not_there_and_wrong_methods_are_problems() {
+    let house = house(vec![], Limits::default()).await;
+    house.refused("/nowhere", 404).await;
+    house.refused("/debug/connections/a/b", 404).await;
+    assert_eq!(house.refused("/ws", 400).await["input"], "Upgrade");
+    assert_eq!(house.refused("/v1/events/ws", 400).await["input"], "Upgrade");
+    let answer = house.send(TestRequest::post().uri("/v1/events")).await;
+    assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, "GET, HEAD"));
+    assert_eq!(answer.header("content-type"), problem::CONTENT_TYPE);
+}
+
+#[actix_web::test]
+async fn a_bad_query_is_told_what_is_wrong() {
+    let house = house(vec![], Limits::default()).await;
+    house.record(0..1).await;
+    for (uri, input, allowed) in [
+        ("/v1/events?limit=1001", "limit", "1 to 1000"),
+        ("/v1/events?after=x", "after", "0 to 9223372036854775807"),
+        ("/v1/events?after=3", "after", "0 to 2, the newest"),
+        ("/v1/events?since=3", "since", "after, limit, types, device_id, device_type, reason"),
+        ("/debug/connections?sort=age", "sort", ""),
+        ("/debug/connections?state=dead", "state", "starting, live, suspect, closed"),
+        ("/debug/connections?reason=kicked", "reason", ""),
+        ("/debug/connections?state=closed&sort=rtt", "sort", ""),
+        ("/debug/connections?remote_addr=10.0.0.0/33", "remote_addr", ""),
+        ("/debug/connections?idle_gt=30", "idle_gt", "a duration like 500ms, 30s, 5m, 1h"),
+        ("/debug/connections?idle_gt=-30s", "idle_gt", ""),
+        ("/debug/connections?min_rtt_ms=NaN", "min_rtt_ms", ""),
+        ("/debug/connections?cursor=00", "cursor", ""),
+        ("/debug/connections?state=closed&cursor=zz", "cursor", ""),
+        ("/debug/connections/17", "session_id", "a UUID"),
+        ("/debug/events?cursor=17", "cursor", "a next_cursor of /debug/events"),
+        ("/debug/performance?x=1", "x", "none"),
+    ] {
+        let problem = house.refused(uri, 400).await;
+        assert_eq!(problem["input"], input, "{uri}");
+        assert!(problem["allowed"].as_str().unwrap().starts_with(allowed), "{uri}: {problem}");
+    }
+}
+
+#[actix_web::test]
+async fn readiness_names_each_dependency() {
+    let house = house(vec![], Limits::default()).await;
+    let ready = house.found("/readyz").await;
+    assert_eq!(ready["status"], "ready");
+    assert_eq!(ready["dependencies"][0], json!({"name": "store", "ok": true, "detail": "answers"}));
+    house.doors.readiness.drain();
+    let answer = house.get("/readyz").await;
+    assert_eq!(answer.status, 503);
+    let admission = &answer.json()["dependencies"][1];
+    assert_eq!(*admission, json!({"name": "admission", "ok": false, "detail": "draining"}));
+    assert_eq!(house.found("/healthz").await, json!({"status": "ok"}));
+}
+
+#[actix_web::test]
+async fn a_store_that_is_gone_makes_the_node_unready() {
+    let house = house(vec![], Limits::default()).await;
+    house.log.store.close().await;
+    let answer = house.get("/readyz").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["dependencies"][0]["ok"], false);
+}

@@ -1,0 +1,147 @@
+//! The names things go by. Each is a newtype, so that one cannot stand in for another.
+//!
+//! [`DeviceId`] and [`DeviceType`] are checked where they are made: whoever holds one holds a valid one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The longest device id or device type, in bytes.
+pub const MAX_NAME_BYTES: usize = 128;
+
+/// What is wrong with a device id or device type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{kind} {value:?} is not 1-{MAX_NAME_BYTES} of [A-Za-z0-9._:@-]")]
+pub struct BadName {
+    kind: &'static str,
+    value: String,
+}
+
+fn check(kind: &'static str, value: &str) -> Result<(), BadName> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:@-".contains(&b);
+    if (1..=MAX_NAME_BYTES).contains(&value.len()) && value.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(BadName { kind, value: value.chars().take(MAX_NAME_BYTES).collect() })
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = BadName;
+
+            fn from_str(value: &str) -> Result<Self, BadName> {
+                check($kind, value)?;
+                Ok(Self(value.into()))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = BadName;
+
+            fn try_from(value: String) -> Result<Self, BadName> {
+                value.parse()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// An identity that connects: 1-128 of `[A-Za-z0-9._:@-]`.
+    DeviceId,
+    "device_id"
+);
+name!(
+    /// The kind of a device, in the alphabet of [`DeviceId`]; `device` where nothing was said.
+    DeviceType,
+    "device_type"
+);
+name!(
+    /// One installation member's lasting name, in the alphabet of [`DeviceId`]; by default the host name.
+    NodeId,
+    "node_id"
+);
+
+impl Default for DeviceType {
+    fn default() -> Self {
+        Self("device".into())
+    }
+}
+
+macro_rules! uuid_v7 {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl $name {
+            /// A new id, that sorts after those made before it in this process.
+            #[expect(clippy::new_without_default, reason = "each call makes another id")]
+            pub fn new() -> Self {
+                Self(Uuid::now_v7())
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(value: &str) -> Result<Self, uuid::Error> {
+                value.parse().map(Self)
+            }
+        }
+    };
+}
+
+uuid_v7!(
+    /// One admitted connection of a device.
+    SessionId
+);
+uuid_v7!(
+    /// One run of a node: new at every start.
+    Incarnation
+);
+uuid_v7!(
+    /// One event, through every retry of its delivery.
+    EventId
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_bounded_and_of_the_alphabet() {
+        for good in ["a", "sensor-7", "A.b_c:d@e-f", &"x".repeat(128)] {
+            assert_eq!(good.parse::<DeviceId>().map(|d| d.to_string()), Ok(good.to_string()));
+        }
+        for bad in ["", " ", "a b", "é", "a/b", "*", &"x".repeat(129)] {
+            assert!(bad.parse::<DeviceId>().is_err(), "{bad:?} was let in");
+        }
+    }
+}

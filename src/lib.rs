@@ -1,0 +1,44 @@
+//! lastpong: it knows the moment a device is gone, why, and tells everyone who needs to know.
+//!
+//! # The map, in the order in which data flows
+//!
+//! | room | holds |
+//! | --- | --- |
+//! | [`upgrade`] | requests that become sockets: devices and subscribers |
+//! | [`session`] | one connection of one device: handshake, socket, liveness |
+//! | [`supervisor`] | who is here and until when: deadlines, takeover, admission, snapshots |
+//! | [`registry`] | the one writer of the record, in group commits |
+//! | [`store`] | the record itself: sessions and the event log, in SQL |
+//! | [`feed`] | reading the log: live, from memory, or from the store |
+//! | [`http`] | everyone who asks: subscribers, operators, probes |
+//! | [`startup`] | wires the above, and takes it down in order |
+//!
+//! The leaves below them know nothing of each other's state: [`ids`], [`time`], [`reason`], [`event`],
+//! [`protocol`], [`rate`], [`metrics`], [`config`], [`secret`], [`token`].
+//!
+//! # What holds everywhere
+//!
+//! - A device is welcomed only when its session's start is durable; from then on there is exactly one end.
+//! - The starts and ends of a device pass one place (the root supervisor) and one writer (the registry) in order.
+//! - An event is durable before anyone is told of it.
+//! - No deadline passes while this process stands still ([`supervisor::clock`]).
+//! - Every queue is bounded, and counts what it refuses.
+
+pub mod config;
+pub mod event;
+pub mod feed;
+pub mod http;
+pub mod ids;
+pub mod metrics;
+pub mod protocol;
+pub mod rate;
+pub mod reason;
+pub mod registry;
+pub mod secret;
+pub mod session;
+pub mod startup;
+pub mod store;
+pub mod supervisor;
+pub mod time;
+pub mod token;
+pub mod upgrade;

@@ -1,0 +1,74 @@
+//! How the program writes its log: to stderr, as text or as one JSON object a line.
+//!
+//! Part of the command line alone; the library only logs. In JSON, a record's own `time`, `level`, `target` and
+//! `message` win over key-values of the same name.
+
+use std::io::{self, Write};
+
+use lastpong::config::{LogFormat, Settings};
+use log::Record;
+use log::kv::{Error, Key, Value, VisitSource};
+use serde_json::{Map, Value as Json};
+
+/// Starts logging as the settings say; to be called once.
+pub fn init(settings: &Settings) {
+    let mut builder = env_logger::Builder::new();
+    builder.parse_filters(&settings.rust_log).target(env_logger::Target::Stderr);
+    match settings.log_format {
+        LogFormat::Text => builder.format_timestamp_micros(),
+        LogFormat::Json => builder.format(write_json),
+    };
+    builder.init();
+}
+
+fn write_json(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+    let mut fields = Fields(Map::new());
+    record.key_values().visit(&mut fields).map_err(io::Error::other)?;
+    let Fields(mut line) = fields;
+    for (key, value) in [
+        ("time", lastpong::time::Timestamp::now().to_string()),
+        ("level", record.level().as_str().to_ascii_lowercase()),
+        ("target", record.target().to_owned()),
+        ("message", record.args().to_string()),
+    ] {
+        line.insert(key.into(), value.into());
+    }
+    writeln!(out, "{}", Json::Object(line))
+}
+
+struct Fields(Map<String, Json>);
+
+impl<'kvs> VisitSource<'kvs> for Fields {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        let value = serde_json::to_value(&value).unwrap_or_else(|_| value.to_string().into());
+        self.0.insert(key.to_string(), value);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_json_line_is_one_object_with_its_key_values() {
+        let pairs =
+            [("device_id", Value::from("d\n1")), ("n", Value::from(7)), ("level", Value::from("mine"))];
+        let pairs = pairs.as_slice();
+        let mut out = Vec::new();
+        let record = &Record::builder()
+            .args(format_args!("two\nlines"))
+            .level(log::Level::Warn)
+            .target("lastpong::feed")
+            .key_values(&pairs)
+            .build();
+        write_json(&mut out, record).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.matches('\n').count(), 1, "{text}");
+        let line: Json = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["message"], "two\nlines");
+        assert_eq!((&line["device_id"], &line["n"]), (&"d\n1".into(), &7.into()));
+        assert_eq!((&line["level"], &line["target"]), (&"warn".into(), &"lastpong::feed".into()));
+        assert!(line["time"].as_str().is_some_and(|t| t.ends_with('Z')));
+    }
+}

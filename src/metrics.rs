@@ -1,0 +1,379 @@
+//! The numbers that lastpong tells of itself, for Prometheus and for `/debug/performance`.
+//!
+//! - Every label value that is known beforehand exists from the start at 0, so that a rate over a rare event
+//!   has a beginning.
+//! - No label grows without bound: what a device may choose (its type) is folded into `other` beyond
+//!   [`MAX_DEVICE_TYPES`] distinct ones.
+//! - What counts once a frame is a resolved child ([`Messages`]): one atomic addition, no look-up.
+//!
+//! A registry of its own instead of the crate's global one, so that two nodes in one process do not mix.
+
+use std::collections::HashSet;
+use std::sync::{PoisonError, RwLock};
+
+use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use serde_json::{Map, Value, json};
+
+use crate::ids::DeviceType;
+use crate::reason::Reason;
+
+/// Distinct device types that get a label value of their own; those met later are told as `other`.
+pub const MAX_DEVICE_TYPES: usize = 64;
+
+const RTT: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const STORE: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0];
+const WAIT: &[f64] =
+    &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+const BATCH: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0];
+
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($variant,)* }
+
+        impl $name {
+            pub const ALL: &[$name] = &[$($name::$variant),*];
+
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $word),* }
+            }
+        }
+    };
+}
+
+words! {
+    /// What became of a request for a session.
+    Handshake {
+        Admitted = "admitted",
+        Malformed = "malformed",
+        Unauthorized = "unauthorized",
+        Forbidden = "forbidden",
+        TokenUsed = "token_used",
+        Limited = "limited",
+        Draining = "draining",
+        Overloaded = "overloaded",
+        // The device left before its welcome.
+        Abandoned = "abandoned",
+    }
+}
+
+/// Frames by kind and fate, each a resolved child of `websocket_messages_total{message_type,status}`.
+#[derive(Debug, Clone)]
+pub struct Messages {
+    pub pings_sent: IntCounter,
+    /// Pongs that answered the ping they name.
+    pub pongs_matched: IntCounter,
+    /// Late or unsolicited pongs: life, but no round trip.
+    pub pongs_unmatched: IntCounter,
+    pub device_pings: IntCounter,
+    pub heartbeats: IntCounter,
+    pub acks: IntCounter,
+    pub byes: IntCounter,
+    pub welcomes: IntCounter,
+    /// Messages pushed to devices.
+    pub messages: IntCounter,
+    /// `error` frames sent: each answers a frame that was not understood.
+    pub errors: IntCounter,
+    /// Frames that ended their session: too big, malformed, too many.
+    pub refused: IntCounter,
+}
+
+/// Every metric of a node. Shared as `Arc<Metrics>`.
+pub struct Metrics {
+    registry: Registry,
+    device_types: RwLock<HashSet<String>>,
+    pub messages: Messages,
+    /// Use [`Metrics::connections_of`], which bounds the label.
+    connections: IntGaugeVec,
+    /// By state: `starting`, `live`, `suspect`.
+    pub sessions: IntGaugeVec,
+    pub disconnects: IntCounterVec,
+    pub handshakes: IntCounterVec,
+    pub ping_rtt: Histogram,
+    /// From the last proof of life to the decision that a session is over.
+    pub detection: Histogram,
+    /// From an event's time to its hand-over to the sink.
+    pub event_publish: HistogramVec,
+    /// How far the slowest reader of a sink is behind the log's end.
+    pub outbox_lag: IntGaugeVec,
+    pub store_seconds: HistogramVec,
+    /// Writes in one transaction.
+    pub batch_writes: Histogram,
+    pub queue_depth: IntGaugeVec,
+    pub queue_refused: IntCounterVec,
+    /// How late a worker's loop was woken.
+    pub loop_stall: Histogram,
+    pub build_info: IntGaugeVec,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        let message_counts =
+            counters(r, "websocket_messages_total", "Frames by kind and fate.", &["message_type", "status"]);
+        let metrics = Self {
+            messages: Messages::of(&message_counts),
+            connections: gauges(
+                r,
+                "websocket_connections_total",
+                "Sessions held, by device type.",
+                &["device_type", "status"],
+            ),
+            sessions: gauges(r, "lastpong_sessions", "Sessions held, by state.", &["state"]),
+            disconnects: counters(r, "lastpong_disconnects_total", "End records, by reason.", &["reason"]),
+            handshakes: counters(
+                r,
+                "lastpong_handshakes_total",
+                "Requests for a session, by outcome.",
+                &["outcome"],
+            ),
+            ping_rtt: histogram(r, "lastpong_ping_rtt_seconds", "Round trips of matched pongs.", RTT),
+            detection: histogram(
+                r,
+                "lastpong_detection_seconds",
+                "From the last proof of life to the decision that a session is over.",
+                WAIT,
+            ),
+            event_publish: histograms(
+                r,
+                "lastpong_event_publish_seconds",
+                "From an event's time to its hand-over to the sink.",
+                &["sink"],
+                WAIT,
+            ),
+            outbox_lag: gauges(
+                r,
+                "lastpong_outbox_lag_events",
+                "Events between the log's end and the slowest reader of the sink.",
+                &["sink"],
+            ),
+            store_seconds: histograms(
+                r,
+                "lastpong_store_seconds",
+                "Time taken by the store.",
+                &["store", "op"],
+                STORE,
+            ),
+            batch_writes: histogram(r, "lastpong_batch_writes", "Writes in one transaction.", BATCH),
+            queue_depth: gauges(r, "lastpong_queue_depth", "Entries waiting in a bounded queue.", &["queue"]),
+            queue_refused: counters(
+                r,
+                "lastpong_queue_refused_total",
+                "Entries that a full queue refused.",
+                &["queue"],
+            ),
+            loop_stall: histogram(
+                r,
+                "lastpong_loop_stall_seconds",
+                "How late a worker's loop was woken.",
+                WAIT,
+            ),
+            build_info: gauges(r, "lastpong_build_info", "Always 1; the version is its label.", &["version"]),
+            device_types: RwLock::default(),
+            registry,
+        };
+        metrics.begin_at_zero();
+        metrics
+    }
+
+    fn begin_at_zero(&self) {
+        for state in ["starting", "live", "suspect"] {
+            self.sessions.with_label_values(&[state]);
+        }
+        for reason in Reason::ALL {
+            self.disconnects.with_label_values(&[reason.as_str()]);
+        }
+        for outcome in Handshake::ALL {
+            self.handshakes.with_label_values(&[outcome.as_str()]);
+        }
+        self.connections_of(&DeviceType::default(), "active");
+        for sink in ["feed", "sse", "websocket"] {
+            self.event_publish.with_label_values(&[sink]);
+        }
+        for sink in ["sse", "websocket"] {
+            self.outbox_lag.with_label_values(&[sink]);
+        }
+        self.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    }
+
+    /// The gauge of connections of a device type, by status (`active` for a welcomed session). The same type gets the
+    /// same gauge for the life of the process, so that what was added can be taken away.
+    pub fn connections_of(&self, device_type: &DeviceType, status: &str) -> IntGauge {
+        self.connections.with_label_values(&[self.folded(device_type.as_str()), status])
+    }
+
+    fn folded<'a>(&self, device_type: &'a str) -> &'a str {
+        if self.device_types.read().unwrap_or_else(PoisonError::into_inner).contains(device_type) {
+            return device_type;
+        }
+        let mut known = self.device_types.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < MAX_DEVICE_TYPES || known.contains(device_type) {
+            known.insert(device_type.to_owned());
+            return device_type;
+        }
+        "other"
+    }
+
+    pub fn disconnected(&self, reason: Reason) {
+        self.disconnects.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    pub fn handshake(&self, outcome: Handshake) {
+        self.handshakes.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// The Prometheus text format.
+    pub fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|e| {
+            log::error!(error:% = e; "the metrics could not be encoded");
+            String::new()
+        })
+    }
+
+    /// What `/debug/performance` shows: the same numbers as an object by metric name, histograms as count, sum and
+    /// the upper bounds of the buckets that hold the median and the 99th percentile.
+    pub fn facts(&self) -> Value {
+        let shown =
+            ["_queue_", "_store_", "_loop_stall", "_batch_", "_event_publish", "_outbox_", "_detection_"];
+        let families = self.registry.gather();
+        let shown = families.iter().filter(|f| shown.iter().any(|part| f.name().contains(part)));
+        Value::Object(shown.map(|f| (f.name().to_owned(), family_facts(f))).collect())
+    }
+}
+
+impl Messages {
+    fn of(counts: &IntCounterVec) -> Self {
+        let child = |kind: &str, status: &str| counts.with_label_values(&[kind, status]);
+        Self {
+            pings_sent: child("ping", "sent"),
+            pongs_matched: child("pong", "matched"),
+            pongs_unmatched: child("pong", "unmatched"),
+            device_pings: child("ping", "received"),
+            heartbeats: child("heartbeat", "received"),
+            acks: child("ack", "sent"),
+            byes: child("bye", "received"),
+            welcomes: child("welcome", "sent"),
+            messages: child("message", "sent"),
+            errors: child("error", "sent"),
+            refused: child("frame", "refused"),
+        }
+    }
+}
+
+fn family_facts(family: &MetricFamily) -> Value {
+    let samples = family.get_metric().iter().map(|metric| {
+        let mut fact: Map<String, Value> =
+            metric.get_label().iter().map(|l| (l.name().to_owned(), Value::from(l.value()))).collect();
+        match family.get_field_type() {
+            MetricType::COUNTER => _ = fact.insert("value".into(), json!(metric.get_counter().get_value())),
+            MetricType::GAUGE => _ = fact.insert("value".into(), json!(metric.get_gauge().get_value())),
+            _ => {
+                let h = metric.get_histogram();
+                let count = h.get_sample_count();
+                let at = |q: f64| {
+                    let rank = (q * count as f64).ceil() as u64;
+                    let bucket = h.get_bucket().iter().find(|b| b.cumulative_count() >= rank.max(1));
+                    bucket.map(|b| b.upper_bound()).filter(|bound| bound.is_finite())
+                };
+                fact.insert("count".into(), json!(count));
+                fact.insert("sum".into(), json!(h.get_sample_sum()));
+                fact.insert("p50_at_most".into(), json!(at(0.5)));
+                fact.insert("p99_at_most".into(), json!(at(0.99)));
+            }
+        }
+        Value::Object(fact)
+    });
+    samples.collect()
+}
+
+// Names and labels are constants of this file, so that a refusal by the registry is a fault of the text above, which
+// the first test of this module would meet.
+const FIXED: &str = "metric names are distinct and well formed";
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, metric: C) -> C {
+    registry.register(Box::new(metric.clone())).expect(FIXED);
+    metric
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels).expect(FIXED))
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    register(registry, IntGaugeVec::new(Opts::new(name, help), labels).expect(FIXED))
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    register(registry, Histogram::with_opts(opts).expect(FIXED))
+}
+
+fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+    let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+    register(registry, HistogramVec::new(opts, labels).expect(FIXED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rare_things_begin_at_zero() {
+        let text = Metrics::new().render();
+        for reason in Reason::ALL {
+            assert!(
+                text.contains(&format!("lastpong_disconnects_total{{reason=\"{reason}\"}} 0\n")),
+                "{reason}"
+            );
+        }
+        for outcome in Handshake::ALL {
+            let line = format!("lastpong_handshakes_total{{outcome=\"{}\"}} 0\n", outcome.as_str());
+            assert!(text.contains(&line), "{outcome:?}");
+        }
+        assert!(text.contains("websocket_messages_total{message_type=\"ping\",status=\"sent\"} 0\n"));
+        assert!(text.contains(concat!(
+            "lastpong_build_info{version=\"",
+            env!("CARGO_PKG_VERSION"),
+            "\"} 1\n"
+        )));
+    }
+
+    #[test]
+    fn device_types_are_bounded_and_each_keeps_its_gauge() {
+        let metrics = Metrics::new();
+        let of = |n: usize| metrics.connections_of(&format!("type-{n}").parse().unwrap(), "active");
+        (0..1000).for_each(|n| of(n).inc());
+        let text = metrics.render();
+        let lines = text.lines().filter(|l| l.starts_with("websocket_connections_total{")).count();
+        assert_eq!(lines, MAX_DEVICE_TYPES + 1);
+        assert!(text.contains("{device_type=\"other\",status=\"active\"} 937\n"));
+        (0..1000).for_each(|n| of(n).dec());
+        let zeros = metrics.render().lines().filter(|l| l.contains("status=\"active\"} 0")).count();
+        assert_eq!(zeros, MAX_DEVICE_TYPES + 1);
+    }
+
+    #[test]
+    fn facts_show_queues_and_quantiles() {
+        let metrics = Metrics::new();
+        metrics.queue_depth.with_label_values(&["registry"]).set(3);
+        (0..100).for_each(|_| metrics.loop_stall.observe(0.02));
+        let facts = metrics.facts();
+        assert_eq!(facts["lastpong_queue_depth"], json!([{"queue": "registry", "value": 3.0}]));
+        assert_eq!(facts["lastpong_loop_stall_seconds"][0]["p99_at_most"], json!(0.025));
+        assert_eq!(facts["lastpong_detection_seconds"][0]["p99_at_most"], Value::Null);
+        assert!(facts.get("websocket_messages_total").is_none());
+    }
+}

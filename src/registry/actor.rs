@@ -1,0 +1,252 @@
+//! The registry actor: one piece of work for the store at a time, the most urgent first.
+//!
+//! Starts and ends come before signs of life, those before the sweep of what is past retention. While a commit
+//! is under way the next group gathers. A store that fails is asked again with growing pauses, for as long as
+//! it takes; meanwhile the gate tells admission to let nobody in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, ResponseFuture, WrapFuture};
+use tokio::sync::oneshot;
+
+use crate::event::EventKind;
+use crate::feed::Feed;
+use crate::ids::Incarnation;
+use crate::metrics::Metrics;
+use crate::store::{Committed, LastHeard, Outcome, Store, StoreError, Write};
+use crate::time::{Mono, Timestamp};
+
+use super::batch::{Grouping, Next, Pending};
+use super::messages::{Heard, Record, Recorded, Report, Settle};
+
+const MAILBOX: usize = 256;
+/// Signs of life written in one go: a few milliseconds, so that a start does not wait long behind them.
+const HEARD: usize = 500;
+/// Signs of life that may wait; more are refused, for they come again.
+const MAX_HEARD: usize = 200_000;
+const SWEEP: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the registry is made of.
+pub struct Parts {
+    pub store: Store,
+    pub feed: Feed,
+    pub metrics: Arc<Metrics>,
+    pub incarnation: Incarnation,
+    pub grouping: Grouping,
+    pub retention: Duration,
+    /// The least rows of a sweep; a sweep that finds more to do grows.
+    pub sweep_batch: usize,
+    /// True while the store does not take what it is given.
+    pub store_away: Arc<AtomicBool>,
+}
+
+pub struct Registry {
+    parts: Parts,
+    root: Option<Recipient<Recorded>>,
+    pending: Pending,
+    heard: Vec<LastHeard>,
+    sweep_due: bool,
+    sweep_batch: usize,
+    busy: bool,
+    pause: Duration,
+    settling: Vec<oneshot::Sender<()>>,
+}
+
+impl Registry {
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            pending: Pending::new(parts.grouping.clone()),
+            sweep_batch: parts.sweep_batch,
+            parts,
+            root: None,
+            heard: Vec::new(),
+            sweep_due: true,
+            busy: false,
+            pause: PAUSE,
+            settling: Vec::new(),
+        }
+    }
+
+    /// Takes up the most urgent work, unless some is under way.
+    fn work(&mut self, ctx: &mut Context<Self>) {
+        if self.busy {
+            return;
+        }
+        match self.pending.next(Mono::now(), !self.settling.is_empty()) {
+            Next::Commit(batch) => self.commit(batch, ctx),
+            Next::WaitFor(wait) => _ = ctx.run_later(wait, |this, ctx| this.work(ctx)),
+            Next::Nothing => {
+                self.settling.drain(..).for_each(|asked| _ = asked.send(()));
+                if !self.heard.is_empty() {
+                    self.touch(ctx);
+                } else if std::mem::take(&mut self.sweep_due) {
+                    self.sweep(ctx);
+                }
+            }
+        }
+    }
+
+    fn commit(&mut self, batch: Arc<Vec<Write>>, ctx: &mut Context<Self>) {
+        self.busy = true;
+        let (store, writes) = (self.parts.store.clone(), batch.clone());
+        let began = Instant::now();
+        let work = async move { store.commit(writes).await }.into_actor(self).then(
+            move |result, this: &mut Self, ctx| {
+                this.parts
+                    .metrics
+                    .store_seconds
+                    .with_label_values(&["sql", "commit"])
+                    .observe(began.elapsed().as_secs_f64());
+                let answer = match result {
+                    Ok(committed) => Some(this.committed(&batch, &committed)),
+                    Err(error) => {
+                        this.refused(&error, batch.len());
+                        let pause = this.pause;
+                        this.pause = (pause * 2).min(MAX_PAUSE);
+                        ctx.run_later(pause, move |this, ctx| this.commit(batch, ctx));
+                        None
+                    }
+                };
+                let root = this.root.clone();
+                async move {
+                    let (Some(answer), Some(root)) = (answer, root) else { return false };
+                    // Waits for room; the root is gone only when the node is.
+                    let _ = root.send(answer).await;
+                    true
+                }
+                .into_actor(this)
+            },
+        );
+        ctx.spawn(work.map(|done, this, ctx| {
+            if done {
+                this.busy = false;
+                this.work(ctx);
+            }
+        }));
+    }
+
+    /// The batch is durable: the feed may tell, the root may welcome.
+    fn committed(&mut self, batch: &[Write], committed: &Committed) -> Recorded {
+        if self.parts.store_away.swap(false, Relaxed) {
+            log::info!("the store takes writes again");
+        }
+        self.pause = PAUSE;
+        let metrics = &self.parts.metrics;
+        let published = metrics.event_publish.with_label_values(&["feed"]).start_timer();
+        self.parts.feed.publish(&committed.events);
+        published.observe_duration();
+        for event in committed.events.iter().filter(|event| event.kind == EventKind::SessionDisconnected) {
+            if let Some(reason) = event.reason {
+                metrics.disconnects.with_label_values(&[reason.as_str()]).inc();
+            }
+        }
+        let starts =
+            batch.iter().zip(&committed.outcomes).filter_map(|(write, outcome)| match (write, outcome) {
+                (Write::Start(start), Outcome::Recorded { device_seq }) => {
+                    Some((start.data.device_id.clone(), start.data.session_id, *device_seq))
+                }
+                _ => None,
+            });
+        Recorded { starts: starts.collect(), writes: batch.len() }
+    }
+
+    fn refused(&self, error: &StoreError, writes: usize) {
+        if !self.parts.store_away.swap(true, Relaxed) {
+            log::error!(error:% = error, writes; "nobody is let in until the store takes writes again");
+        }
+    }
+
+    fn touch(&mut self, ctx: &mut Context<Self>) {
+        let rest = self.heard.len().saturating_sub(HEARD);
+        let some = self.heard.split_off(rest);
+        let (store, incarnation) = (self.parts.store.clone(), self.parts.incarnation);
+        self.aside(ctx, async move { store.touch(incarnation, some).await.map(|()| 0) });
+    }
+
+    fn sweep(&mut self, ctx: &mut Context<Self>) {
+        let (store, batch) = (self.parts.store.clone(), self.sweep_batch);
+        let older_than = Timestamp::now().saturating_sub(self.parts.retention);
+        self.aside(ctx, async move { store.expire_events(older_than, batch).await });
+    }
+
+    /// Does what may fail without loss. `work` says how many rows a sweep took away.
+    fn aside(
+        &mut self,
+        ctx: &mut Context<Self>,
+        work: impl Future<Output = Result<usize, StoreError>> + 'static,
+    ) {
+        self.busy = true;
+        ctx.spawn(work.into_actor(self).map(|result, this, ctx| {
+            this.busy = false;
+            match result {
+                // A full batch: there is more, and it comes faster than was thought.
+                Ok(swept) if swept > 0 && swept >= this.sweep_batch => {
+                    this.sweep_due = true;
+                    this.sweep_batch = (this.sweep_batch * 2).min(10_000);
+                }
+                Ok(swept) if swept > 0 => this.sweep_batch = this.parts.sweep_batch,
+                Ok(_) => {}
+                Err(error) => log::warn!(error:% = error; "housekeeping is put off"),
+            }
+            this.work(ctx);
+        }));
+    }
+}
+
+impl Actor for Registry {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        ctx.run_interval(SWEEP, |this, ctx| {
+            this.sweep_due = true;
+            this.work(ctx);
+        });
+        self.work(ctx);
+    }
+}
+
+impl Handler<Report> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, Report(root): Report, _: &mut Self::Context) {
+        self.root = Some(root);
+    }
+}
+
+impl Handler<Record> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, Record(writes): Record, ctx: &mut Self::Context) {
+        self.pending.push(writes, Mono::now());
+        self.work(ctx);
+    }
+}
+
+impl Handler<Heard> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, Heard(heard): Heard, ctx: &mut Self::Context) {
+        if self.heard.len() + heard.len() > MAX_HEARD {
+            self.parts.metrics.queue_refused.with_label_values(&["heard"]).inc();
+            return;
+        }
+        self.heard.extend(heard);
+        self.work(ctx);
+    }
+}
+
+impl Handler<Settle> for Registry {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Settle, ctx: &mut Self::Context) -> Self::Result {
+        let (asked, settled) = oneshot::channel();
+        self.settling.push(asked);
+        self.work(ctx);
+        Box::pin(async move { settled.await.unwrap_or_default() })
+    }
+}

@@ -1,0 +1,36 @@
+//! What the registry is asked, and what it answers.
+
+use actix::Message;
+
+use crate::ids::{DeviceId, SessionId};
+use crate::store::{LastHeard, Write};
+
+/// Put these on the record, in this order, after all that came before.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Record(pub Vec<Write>);
+
+/// A batch is on the record, and its events are with the feed.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Recorded {
+    /// The sessions that may be welcomed, with their place in their device's order.
+    pub starts: Vec<(DeviceId, SessionId, i64)>,
+    /// How many writes the batch had.
+    pub writes: usize,
+}
+
+/// These sessions showed life. May be lost.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Heard(pub Vec<LastHeard>);
+
+/// Answers when all that was asked before is on the record.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Settle;
+
+/// Answer to this root supervisor from now on.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Report(pub actix::Recipient<Recorded>);

@@ -1,0 +1,309 @@
+//! Who comes in: `GET /ws` from its head to an admitted session, or to the refusal that says what was wrong.
+//!
+//! Checks go from the cheap to the costly and from form to right: a malformed request is told so before its
+//! token is looked at, and a limit is counted only for who would otherwise come in. A refused handshake leaves
+//! nothing but a count, and a log line now and then.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::RequestHead;
+use actix_http::header::{self, HeaderMap};
+use actix_http::ws::{HandshakeError, verify_handshake};
+use actix_web::http::StatusCode;
+use actix_web::http::header::HeaderValue;
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+
+use crate::config::Settings;
+use crate::event::{Connected, Meta};
+use crate::http::problem::Problem;
+use crate::ids::{DeviceType, EventId, SessionId};
+use crate::metrics::Handshake;
+use crate::rate::Rate;
+use crate::store::Start;
+use crate::supervisor::admission::{Admission, Pass, Refusal};
+use crate::time::{Mono, Timestamp};
+use crate::token::{Claims, DeviceTokens, NotClaimed, UsedTokens};
+
+use super::actor::SessionActor;
+use super::life::{House, Parts};
+use super::socket::Socket;
+
+/// The subprotocol that a browser names beside its token.
+pub const SUBPROTOCOL: &str = "lastpong.v1";
+const TOKEN_PREFIX: &str = "token.";
+
+/// As the contract bounds what a device says of itself.
+const MAX_META: usize = 16;
+const MAX_META_KEY: usize = 64;
+const MAX_META_VALUE: usize = 256;
+
+const RETRY_SECONDS: u64 = 5;
+
+/// What decides on handshakes; one for all workers.
+pub struct Gate {
+    pub settings: Arc<Settings>,
+    pub tokens: DeviceTokens,
+    /// Where each token opens one session only.
+    pub used: Option<UsedTokens>,
+    pub admission: Arc<Admission>,
+}
+
+/// Someone who may come in.
+pub struct Admitted {
+    claims: Claims,
+    asked: Asked,
+    trace_id: Option<String>,
+    remote_addr: SocketAddr,
+    pass: Pass,
+    /// The subprotocol was offered, and is to be selected.
+    pub subprotocol: bool,
+}
+
+/// What the query asks for.
+#[derive(Debug, Default)]
+struct Asked {
+    device_type: Option<DeviceType>,
+    meta: Meta,
+}
+
+/// A refusal, and what it counts as.
+type Refused = (Handshake, Problem);
+
+impl Gate {
+    /// Whether this request opens a session.
+    ///
+    /// # Errors
+    /// The answer to give instead.
+    pub fn admit(&self, head: &RequestHead) -> Result<Admitted, Refused> {
+        let malformed = |problem| (Handshake::Malformed, problem);
+        verify_handshake(head).map_err(|error| malformed(not_a_handshake(error)))?;
+        let asked = Asked::parse(head.uri.query().unwrap_or("")).map_err(malformed)?;
+        let remote_addr = head.peer_addr.ok_or_else(|| malformed(Problem::bad_request("no peer address")))?;
+        self.check_origin(head.headers())?;
+        let (token, subprotocol) = token(head.headers())?;
+        let claims = self.tokens.verify(token).map_err(|error| unauthorized(error.to_string()))?;
+        if let (Some(asked), Some(granted)) = (&asked.device_type, &claims.device_type)
+            && asked != granted
+        {
+            let allowed = format!("{granted}, as the token says");
+            return Err(malformed(Problem::bad_input("device_type", asked.as_str(), &allowed)));
+        }
+        let pass = self.admission.enter(remote_addr.ip(), Mono::now()).map_err(limited)?;
+        self.claim(&claims)?;
+        let trace_id = trace_id(head.headers());
+        Ok(Admitted { claims, asked, trace_id, remote_addr, pass, subprotocol })
+    }
+
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refused> {
+        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+        let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
+        let origin = origin.to_str().unwrap_or("");
+        if self.settings.origin_allowed(Some(origin), host) {
+            return Ok(());
+        }
+        let allowed = "the page's own host, or an origin of LASTPONG_ALLOWED_ORIGINS";
+        let detail = "pages of this origin may not connect";
+        Err((
+            Handshake::Forbidden,
+            Problem::new(StatusCode::FORBIDDEN, detail).about("Origin", origin, allowed),
+        ))
+    }
+
+    fn claim(&self, claims: &Claims) -> Result<(), Refused> {
+        let Some(used) = &self.used else { return Ok(()) };
+        let now = Timestamp::now().0 / 1_000_000;
+        used.claim(claims, now).map_err(|error| {
+            let detail = error.to_string();
+            match error {
+                NotClaimed::AlreadyUsed => (Handshake::TokenUsed, Problem::new(StatusCode::CONFLICT, detail)),
+                NotClaimed::NoJti => unauthorized(detail),
+                NotClaimed::Full => (Handshake::Overloaded, Problem::unavailable(detail, RETRY_SECONDS)),
+            }
+        })
+    }
+}
+
+impl Admitted {
+    /// Begins the session on a socket whose handshake was answered. `read` is what came after the request.
+    ///
+    /// # Errors
+    /// The socket is gone already.
+    pub fn begin(self, house: &Rc<House>, stream: TcpStream, read: BytesMut) -> std::io::Result<()> {
+        let socket = Socket::new(stream, house.max_output, house.no_progress())?;
+        let connected_at = Timestamp::now();
+        let left = (self.claims.expires_at.saturating_mul(1_000_000)).saturating_sub(connected_at.0);
+        let authenticated_for = Duration::from_micros(u64::try_from(left).unwrap_or(0));
+        let data = Arc::new(Connected {
+            device_id: self.claims.device_id,
+            device_type: self.claims.device_type.or(self.asked.device_type).unwrap_or_default(),
+            session_id: SessionId::new(),
+            node_id: house.node_id.clone(),
+            incarnation: house.incarnation,
+            connected_at,
+            remote_addr: self.remote_addr,
+            meta: self.asked.meta,
+            trace_id: self.trace_id,
+        });
+        let start = Start { event_id: EventId::new(), data: data.clone() };
+        let pass = self.pass;
+        SessionActor::spawn(house.clone(), start, read, |actor| Parts {
+            start: data,
+            socket,
+            authenticated_for,
+            pass,
+            actor,
+        });
+        Ok(())
+    }
+}
+
+impl Asked {
+    fn parse(query: &str) -> Result<Self, Problem> {
+        const KNOWN: &[&str] = &["device_type", "meta.KEY", "resume"];
+        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
+            .map_err(|_| Problem::bad_request("the query is not of the form name=value&name=value"))?;
+        let mut asked = Self::default();
+        for (name, value) in pairs {
+            if let Some(key) = name.strip_prefix("meta.") {
+                asked.add_meta(&name, key, value)?;
+            } else if name == "device_type" {
+                let parsed = value.parse();
+                asked.device_type = Some(parsed.map_err(|_| {
+                    Problem::bad_input("device_type", &value, "1 to 128 of A-Z a-z 0-9 . _ : @ -")
+                })?);
+            } else if name == "token" || name == "access_token" {
+                return Err(Problem::bad_request(
+                    "a token in a URL ends in logs: send `Authorization: Bearer TOKEN`, or offer the \
+                     subprotocols `lastpong.v1, token.TOKEN`",
+                ));
+            } else if name != "resume" {
+                return Err(Problem::unknown_parameter(&name, KNOWN));
+            }
+        }
+        Ok(asked)
+    }
+
+    fn add_meta(&mut self, name: &str, key: &str, value: String) -> Result<(), Problem> {
+        if key.is_empty() || key.len() > MAX_META_KEY {
+            return Err(Problem::bad_input(name, &value, "a key of 1 to 64 bytes after meta."));
+        }
+        if value.len() > MAX_META_VALUE {
+            return Err(Problem::bad_input(name, &value, "a value of at most 256 bytes"));
+        }
+        self.meta.insert(key.to_owned(), value);
+        if self.meta.len() > MAX_META {
+            return Err(Problem::bad_input(name, "", "at most 16 keys"));
+        }
+        Ok(())
+    }
+}
+
+fn not_a_handshake(error: HandshakeError) -> Problem {
+    match error {
+        HandshakeError::GetMethodRequired => {
+            Problem::bad_request("a WebSocket handshake is a GET").about("method", "", "GET")
+        }
+        HandshakeError::NoWebsocketUpgrade => Problem::bad_input("Upgrade", "", "websocket"),
+        HandshakeError::NoConnectionUpgrade => Problem::bad_input("Connection", "", "Upgrade"),
+        HandshakeError::NoVersionHeader | HandshakeError::UnsupportedVersion => {
+            Problem::bad_input("Sec-WebSocket-Version", "", "13")
+                .header(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+        }
+        HandshakeError::BadWebsocketKey => {
+            Problem::bad_input("Sec-WebSocket-Key", "", "16 bytes in base64 (RFC 6455 section 4.2.1)")
+        }
+    }
+}
+
+fn unauthorized(detail: impl Into<String>) -> Refused {
+    (Handshake::Unauthorized, Problem::unauthorized(detail))
+}
+
+/// The token, from the header or the subprotocols, and whether our subprotocol was offered.
+fn token(headers: &HeaderMap) -> Result<(&str, bool), Refused> {
+    let offered = headers
+        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(',').map(str::trim));
+    let (mut ours, mut from_browser) = (false, None);
+    for name in offered {
+        ours |= name == SUBPROTOCOL;
+        from_browser = from_browser.or(name.strip_prefix(TOKEN_PREFIX));
+    }
+    let token = match headers.get(header::AUTHORIZATION) {
+        Some(value) => value.to_str().ok().and_then(bearer).ok_or_else(|| {
+            unauthorized("the Authorization header is not of the form `Bearer TOKEN`")
+        })?,
+        None => from_browser.ok_or_else(|| {
+            unauthorized(
+                "no token: send `Authorization: Bearer TOKEN`, or offer the subprotocols `lastpong.v1, token.TOKEN`",
+            )
+        })?,
+    };
+    Ok((token, ours))
+}
+
+fn bearer(value: &str) -> Option<&str> {
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+fn limited(refusal: Refusal) -> Refused {
+    let detail = refusal.to_string();
+    let too_many = |seconds| {
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, detail.clone());
+        (Handshake::Limited, problem.retry_after(seconds))
+    };
+    // Spread, so that those who were refused together do not return together.
+    let later = RETRY_SECONDS + rand::random_range(0..=RETRY_SECONDS);
+    match refusal {
+        Refusal::Draining => (Handshake::Draining, Problem::unavailable(detail, later)),
+        Refusal::Overloaded => (Handshake::Overloaded, Problem::unavailable(detail, later)),
+        Refusal::Sessions | Refusal::SessionsPerIp => too_many(later),
+        Refusal::Handshakes { retry_after } => {
+            too_many(retry_after.as_secs() + 1 + rand::random_range(0..=2))
+        }
+    }
+}
+
+/// The trace id of a W3C `traceparent` (version 00), where there is a good one.
+fn trace_id(headers: &HeaderMap) -> Option<String> {
+    let parent = headers.get("traceparent")?.to_str().ok()?;
+    let mut parts = parent.split('-');
+    let (version, id) = (parts.next()?, parts.next()?);
+    let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let good = version.len() == 2
+        && version != "ff"
+        && id.len() == 32
+        && id.bytes().all(lower_hex)
+        && id != "0".repeat(32);
+    good.then(|| id.to_owned())
+}
+
+/// Tells the log of refusals, a line a second at most.
+pub struct RefusalLog {
+    state: RefCell<(Rate, u64)>,
+}
+
+impl Default for RefusalLog {
+    fn default() -> Self {
+        Self { state: RefCell::new((Rate::new(1), 0)) }
+    }
+}
+
+impl RefusalLog {
+    pub fn tell(&self, refused: &Problem, peer: Option<SocketAddr>) {
+        let (rate, untold) = &mut *self.state.borrow_mut();
+        if rate.take(Mono::now()).is_err() {
+            *untold += 1;
+            return;
+        }
+        log::info!(status = refused.status.as_u16(), peer:? = peer, others = *untold; "handshake refused: {}", refused.detail);
+        *untold = 0;
+    }
+}

@@ -1,0 +1,441 @@
+//! A session as its actor and its supervisor share it. Both are of one thread.
+//!
+//! - It ends once, by whoever is first to say so; the record of it is made at that moment, and the close that
+//!   follows cannot change it.
+//! - Its end needs no task: the supervisor pings, judges, ends and shuts the socket from its own tick.
+//! - After its end it only waits, for at most the close timeout, for the peer to take the close frame.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use actix::Addr;
+use prometheus::IntGauge;
+
+use crate::config::Settings;
+use crate::event::{Connected, Disconnected, Meta};
+use crate::ids::{EventId, Incarnation, NodeId, SessionId};
+use crate::metrics::Metrics;
+use crate::protocol::ToDevice;
+use crate::rate::Rate;
+use crate::reason::{DetectedBy, Reason};
+use crate::store::{End, LastHeard};
+use crate::supervisor::admission::Pass;
+use crate::supervisor::clock::{Attended, Clocks};
+use crate::supervisor::messages::{Command, Fact};
+use crate::supervisor::roster::{Child, Roster};
+use crate::supervisor::snapshot::{SessionView, State};
+use crate::time::{Mono, Now, millis};
+
+use super::actor::{Begin, SessionActor};
+use super::socket::{Frame, FrameLimits, Gone, SendError, Socket, Violation};
+use super::state::{Action, Liveness, Pace};
+
+/// A device with something unread is not silent: it is given so much longer, so many times.
+const GRACE: Duration = Duration::from_millis(250);
+const GRACES: u8 = 4;
+
+/// What the sessions of one worker have in common.
+pub struct House {
+    pub roster: Rc<Roster>,
+    pub node_id: NodeId,
+    pub incarnation: Incarnation,
+    pub pace: Pace,
+    pub frames: FrameLimits,
+    /// Zero is no limit.
+    pub frames_per_sec: u32,
+    pub max_output: u32,
+    /// How long a start may take to be durable.
+    pub patience: Duration,
+    pub close_timeout: Duration,
+    gauges: [IntGauge; 3],
+}
+
+impl House {
+    pub fn new(roster: Rc<Roster>, settings: &Settings, incarnation: Incarnation) -> Self {
+        let gauge = |state| roster.metrics.sessions.with_label_values(&[state]);
+        Self {
+            gauges: ["starting", "live", "suspect"].map(gauge),
+            node_id: settings.node_id.clone(),
+            incarnation,
+            pace: Pace {
+                ping_interval: settings.ping_interval,
+                pong_timeout: settings.pong_timeout,
+                max_missed_pongs: settings.max_missed_pongs,
+                adaptive: settings.adaptive_ping,
+            },
+            frames: FrameLimits {
+                frame: settings.max_frame_bytes as u32,
+                message: settings.max_message_bytes as u32,
+            },
+            frames_per_sec: settings.frames_per_sec,
+            max_output: settings.max_output_bytes as u32,
+            patience: settings.handshake_timeout,
+            close_timeout: settings.close_timeout,
+            roster,
+        }
+    }
+
+    /// The longest that written data may stay unacknowledged: twice as long as a silent device has.
+    pub fn no_progress(&self) -> Duration {
+        self.pace.verdict() * 2
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.roster.metrics
+    }
+
+    fn gauge(&self, state: State) -> &IntGauge {
+        &self.gauges[state as usize]
+    }
+}
+
+/// One session.
+pub struct Session {
+    house: Rc<House>,
+    key: u32,
+    start: Arc<Connected>,
+    socket: Socket,
+    liveness: RefCell<Liveness>,
+    /// Zero until the start is durable.
+    device_seq: Cell<i64>,
+    expires: Attended,
+    frames: Cell<Rate>,
+    graces: Cell<u8>,
+    /// Ended; the socket is shut at this time.
+    closing: Cell<Option<Attended>>,
+    /// Until it is told to begin.
+    actor: RefCell<Option<Addr<SessionActor>>>,
+    _pass: Pass,
+}
+
+/// What a session is made of.
+pub struct Parts {
+    pub start: Arc<Connected>,
+    pub socket: Socket,
+    /// How long the token is good for.
+    pub authenticated_for: Duration,
+    pub pass: Pass,
+    pub actor: Addr<SessionActor>,
+}
+
+/// How an end came about, beyond its reason.
+enum Farewell {
+    /// The connection is gone: nobody to say goodbye to.
+    None,
+    Close(Option<u16>),
+}
+
+impl Session {
+    pub fn new(house: Rc<House>, key: u32, parts: Parts) -> Self {
+        let now = house.roster.clocks();
+        house.gauge(State::Starting).inc();
+        Self {
+            key,
+            start: parts.start,
+            socket: parts.socket,
+            liveness: RefCell::new(Liveness::new(now, house.patience)),
+            device_seq: Cell::new(0),
+            expires: now.attended + parts.authenticated_for,
+            frames: Cell::new(Rate::new(house.frames_per_sec)),
+            graces: Cell::new(0),
+            closing: Cell::new(None),
+            actor: RefCell::new(Some(parts.actor)),
+            _pass: parts.pass,
+            house,
+        }
+    }
+
+    pub fn house(&self) -> &House {
+        &self.house
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.closing.get().is_some()
+    }
+
+    /// The start is durable: welcomes the device. False where the session ended meanwhile.
+    pub fn welcome(&self, device_seq: i64) -> bool {
+        let house = &self.house;
+        let began =
+            self.liveness.borrow_mut().recorded(house.roster.clocks(), &house.pace, rand::random::<f64>());
+        if !began {
+            return false;
+        }
+        self.device_seq.set(device_seq);
+        house.gauge(State::Starting).dec();
+        house.gauge(State::Live).inc();
+        house.metrics().connections_of(&self.start.device_type, "active").inc();
+        house.metrics().messages.welcomes.inc();
+        house.roster.hasten(self.key, self.due());
+        self.send(Frame::Text(
+            &ToDevice::Welcome {
+                session_id: self.start.session_id,
+                device_id: &self.start.device_id,
+                node_id: &house.node_id,
+                device_seq: Some(device_seq),
+                ping_interval_ms: house.pace.ping_interval.as_millis() as u64,
+                pong_timeout_ms: house.pace.pong_timeout.as_millis() as u64,
+                resume_token: None,
+                server_time: Now::read().wall,
+            }
+            .json(),
+        ));
+        !self.has_ended()
+    }
+
+    /// Sends a frame, or ends the session where that fails.
+    pub fn send(&self, frame: Frame<'_>) {
+        match self.socket.send(frame) {
+            Ok(()) => {}
+            Err(SendError::Full) => self.end(Reason::SlowConsumer, DetectedBy::Socket),
+            Err(SendError::Gone(gone)) => self.gone(gone),
+        }
+    }
+
+    /// Counts a frame from the device. False where it was one too many and ended the session.
+    pub fn count_frame(&self) -> bool {
+        if self.house.frames_per_sec == 0 {
+            return true;
+        }
+        let mut rate = self.frames.get();
+        if rate.take(Mono::now()).is_err() {
+            self.house.metrics().messages.refused.inc();
+            self.end(Reason::RateLimited, DetectedBy::Socket);
+            return false;
+        }
+        self.frames.set(rate);
+        true
+    }
+
+    pub fn heard_pong(&self, token: Option<u64>) {
+        let house = &self.house;
+        self.graces.set(0);
+        let heard = self.liveness.borrow_mut().on_pong(house.roster.clocks(), &house.pace, token);
+        match heard.rtt {
+            Some(rtt) => {
+                house.metrics().messages.pongs_matched.inc();
+                house.metrics().ping_rtt.observe(rtt.as_secs_f64());
+            }
+            None => house.metrics().messages.pongs_unmatched.inc(),
+        }
+        if heard.recovered {
+            house.gauge(State::Suspect).dec();
+            house.gauge(State::Live).inc();
+            log::debug!(session_id:% = self.start.session_id; "recovered");
+        }
+        // The next ping may be nearer than the deadline that the pong has met.
+        house.roster.hasten(self.key, self.due());
+    }
+
+    pub fn heard_frame(&self) {
+        self.liveness.borrow_mut().on_frame(self.house.roster.clocks());
+    }
+
+    /// The device closed, with this code where it gave one; it is echoed.
+    pub fn closed_by_device(&self, code: Option<u16>) {
+        self.end_with(Reason::ClientClosed, DetectedBy::CloseFrame, code, Farewell::Close(code));
+    }
+
+    /// The device said `bye`: it is sent a normal close, which it has yet to echo.
+    pub fn left(&self) {
+        self.closed_by_device(Some(1000));
+    }
+
+    pub fn violated(&self, violation: Violation) {
+        self.house.metrics().messages.refused.inc();
+        let (reason, code) = match violation {
+            Violation::Protocol => (Reason::ProtocolError, Reason::ProtocolError.close_code()),
+            Violation::Utf8 => (Reason::ProtocolError, Some(1007)),
+            Violation::TooBig => (Reason::MessageTooBig, Reason::MessageTooBig.close_code()),
+        };
+        self.end_with(reason, DetectedBy::Socket, code, Farewell::Close(code));
+    }
+
+    /// The connection is gone, before the session's end or after.
+    pub fn gone(&self, gone: Gone) {
+        let reason = match gone {
+            Gone::ByPeer => Reason::ReadError,
+            Gone::NoProgress => Reason::PingFailed,
+        };
+        self.end_with(reason, DetectedBy::Socket, None, Farewell::None);
+        self.leave();
+    }
+
+    /// Nothing more is expected of the peer.
+    pub fn leave(&self) {
+        self.socket.shut();
+        self.house.roster.leave(self.key);
+    }
+
+    fn end(&self, reason: Reason, detected_by: DetectedBy) {
+        let code = reason.close_code();
+        self.end_with(reason, detected_by, code, Farewell::Close(code));
+    }
+
+    fn end_with(&self, reason: Reason, detected_by: DetectedBy, close_code: Option<u16>, farewell: Farewell) {
+        let state = self.liveness.borrow().state();
+        let (Some(state), true) = (state, self.liveness.borrow_mut().end()) else { return };
+        let house = &self.house;
+        let record = self.record(reason, detected_by, close_code);
+        house.gauge(state).dec();
+        if state != State::Starting {
+            house.metrics().connections_of(&self.start.device_type, "active").dec();
+            house.metrics().detection.observe(record.detection_ms / 1000.0);
+        }
+        log::debug!(session_id:% = record.session_id, device_id:% = record.device_id, reason:% = reason; "session ended");
+        let _ = self.actor.take();
+        if let Farewell::Close(code) = farewell {
+            // Where it cannot be sent, the device will find out by itself.
+            let _ = self.socket.send_last(Frame::Close(code));
+        }
+        let shut_at = house.roster.clocks().attended + house.close_timeout;
+        self.closing.set(Some(shut_at));
+        house.roster.hasten(self.key, shut_at);
+        house.roster.tell(Fact::Ended { end: End { event_id: EventId::new(), data: Arc::new(record) } });
+    }
+
+    fn record(&self, reason: Reason, detected_by: DetectedBy, close_code: Option<u16>) -> Disconnected {
+        let now = Now::read();
+        let liveness = self.liveness.borrow();
+        let start = &self.start;
+        Disconnected {
+            device_id: start.device_id.clone(),
+            device_type: start.device_type.clone(),
+            session_id: start.session_id,
+            node_id: start.node_id.clone(),
+            incarnation: start.incarnation,
+            reason,
+            initiator: reason.initiator(),
+            detected_by,
+            close_code,
+            connected_at: start.connected_at,
+            last_pong_at: liveness.last_pong().map(|at| now.wall_at(at)),
+            last_active_at: now.wall_at(liveness.last_active()),
+            disconnected_at: now.wall,
+            detection_ms: liveness.silent_ms(now.mono),
+            duration_ms: millis(now.mono.since(liveness.connected())),
+            rtt_ms: liveness.rtt_ms(),
+            pings_sent: Some(liveness.pings_sent()),
+            pongs_received: Some(liveness.pongs_received()),
+            reconnect_count: 0,
+            remote_addr: start.remote_addr,
+            meta: start.meta.clone(),
+            trace_id: start.trace_id.clone(),
+        }
+    }
+
+    /// Asks the device, or judges it.
+    fn check_liveness(&self, now: Clocks) {
+        if self.liveness.borrow().awaits_pong() && self.graces.get() < GRACES && self.socket.has_unread() {
+            self.graces.set(self.graces.get() + 1);
+            self.liveness.borrow_mut().put_off(now, GRACE);
+            return;
+        }
+        let token = rand::random();
+        let action = self.liveness.borrow_mut().on_deadline(now, &self.house.pace, token);
+        match action {
+            Action::Wait => {}
+            Action::Ping { token, suspect } => self.ping(now, token, suspect),
+            Action::Dead if self.liveness.borrow().is_recorded() => {
+                self.end(Reason::PongTimeout, DetectedBy::Heartbeat);
+            }
+            Action::Dead => self.end(Reason::InternalError, DetectedBy::Watchdog),
+        }
+    }
+
+    fn ping(&self, now: Clocks, token: u64, suspect: bool) {
+        if suspect {
+            self.house.gauge(State::Live).dec();
+            self.house.gauge(State::Suspect).inc();
+            log::debug!(session_id:% = self.start.session_id; "suspect: a pong was missed");
+        }
+        self.graces.set(0);
+        self.liveness.borrow_mut().pinged(now, &self.house.pace, token);
+        self.house.metrics().messages.pings_sent.inc();
+        self.send(Frame::Ping(&token.to_be_bytes()));
+    }
+}
+
+impl AsRef<Socket> for Session {
+    fn as_ref(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+impl Child for Session {
+    fn session_id(&self) -> SessionId {
+        self.start.session_id
+    }
+
+    fn due(&self) -> Attended {
+        self.closing.get().unwrap_or_else(|| self.liveness.borrow().due().min(self.expires))
+    }
+
+    fn on_deadline(&self, now: Clocks) -> bool {
+        if self.has_ended() {
+            self.socket.shut();
+            return false;
+        }
+        if now.attended >= self.expires {
+            self.end(Reason::TokenExpired, DetectedBy::Watchdog);
+        } else {
+            self.check_liveness(now);
+        }
+        true
+    }
+
+    fn obey(&self, what: Command) {
+        match what {
+            Command::Welcome { device_seq } => {
+                let actor = self.actor.take();
+                if actor.is_some_and(|actor| actor.try_send(Begin { device_seq }).is_err()) {
+                    self.end(Reason::InternalError, DetectedBy::Watchdog);
+                }
+            }
+            Command::End { reason, detected_by } => self.end(reason, detected_by),
+        }
+    }
+
+    fn crashed(&self) {
+        log::error!(session_id:% = self.start.session_id, device_id:% = self.start.device_id; "this session panicked and ends alone");
+        self.end(Reason::InternalError, DetectedBy::Watchdog);
+    }
+
+    fn view(&self, now: &Now) -> Option<SessionView> {
+        static NO_META: LazyLock<Arc<Meta>> = LazyLock::new(Arc::default);
+        let liveness = self.liveness.borrow();
+        let start = &self.start;
+        Some(SessionView {
+            session_id: start.session_id,
+            device_id: start.device_id.clone(),
+            device_type: start.device_type.clone(),
+            device_seq: Some(self.device_seq.get()).filter(|n| *n > 0),
+            node_id: start.node_id.clone(),
+            state: liveness.state()?,
+            connected_at: start.connected_at,
+            last_pong_at: liveness.last_pong().map(|at| now.wall_at(at)),
+            last_active_at: now.wall_at(liveness.last_active()),
+            idle_ms: liveness.silent_ms(now.mono),
+            rtt_ms: liveness.rtt_ms(),
+            missed: liveness.missed(),
+            pings_sent: liveness.pings_sent(),
+            pongs_received: liveness.pongs_received(),
+            reconnect_count: 0,
+            remote_addr: start.remote_addr,
+            meta: if start.meta.is_empty() { NO_META.clone() } else { Arc::new(start.meta.clone()) },
+            trace_id: start.trace_id.clone(),
+        })
+    }
+
+    fn heard(&self, since: Mono, now: &Now) -> Option<LastHeard> {
+        let liveness = self.liveness.borrow();
+        let news = liveness.is_recorded() && liveness.last_active() > since;
+        news.then(|| LastHeard {
+            session_id: self.start.session_id,
+            last_pong_at: liveness.last_pong().map(|at| now.wall_at(at)),
+            last_active_at: now.wall_at(liveness.last_active()),
+        })
+    }
+}

@@ -1,0 +1,44 @@
+//! What a database's error means for the one who asked.
+//!
+//! Diesel passes SQLite's result codes on as their texts only, which SQLite keeps fixed (`sqlite3_errstr`); so the
+//! texts are told apart here, and nowhere else.
+
+use diesel::result::{DatabaseErrorKind, Error};
+
+use super::StoreError;
+
+impl From<Error> for StoreError {
+    fn from(error: Error) -> Self {
+        let text = one_line(&error.to_string());
+        match error {
+            Error::DatabaseError(
+                DatabaseErrorKind::UniqueViolation
+                | DatabaseErrorKind::ForeignKeyViolation
+                | DatabaseErrorKind::NotNullViolation
+                | DatabaseErrorKind::CheckViolation,
+                _,
+            ) => StoreError::Broken(format!("the database refused a row: {text}")),
+            Error::DatabaseError(..) if !is_damage(&text) => StoreError::Retry(text),
+            // A connection whose transaction is in doubt is replaced by a new one.
+            Error::BrokenTransactionManager | Error::RollbackErrorOnCommit { .. } => StoreError::Retry(text),
+            Error::RollbackTransaction | Error::AlreadyInTransaction => StoreError::Retry(text),
+            _ => StoreError::Broken(format!("the database cannot be read: {text}")),
+        }
+    }
+}
+
+impl StoreError {
+    /// A row that says what this version does not know.
+    pub(super) fn bad_row(table: &str, column: &str, value: &str) -> Self {
+        StoreError::Broken(format!("the database holds {value:?} as {table}.{column}, which is none"))
+    }
+}
+
+fn is_damage(text: &str) -> bool {
+    text.contains("malformed") || text.contains("not a database")
+}
+
+/// SQLite's texts may run over several lines where they quote a statement.
+pub(super) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,283 @@
+//! What a store promises: the record of sessions and the event log.
+//!
+//! - [`Store::commit`] writes a batch in one transaction, in the order given; when it returns, the batch is
+//!   durable (fsynced) with every event it made, and each event has its `seq` and `device_seq`.
+//! - `seq` rises by one from event to event of the installation, `device_seq` within a device; neither is used twice.
+//! - A start is written once however often it is asked for; an end only while the session is active under the
+//!   incarnation that says so. So a retry after an unclear failure is safe.
+//! - Reading never waits for writing.
+//!
+//! All SQL of lastpong is in this folder.
+
+mod error;
+mod filter;
+mod schema;
+pub mod sqlite;
+
+#[cfg(test)]
+mod contract;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::event::{Connected, Disconnected, Event};
+use crate::ids::{DeviceId, DeviceType, EventId, Incarnation, NodeId, SessionId};
+use crate::reason::Reason;
+use crate::time::Timestamp;
+
+/// One fact for the record.
+#[derive(Debug, Clone)]
+pub enum Write {
+    Start(Start),
+    End(End),
+}
+
+/// A session was admitted.
+#[derive(Debug, Clone)]
+pub struct Start {
+    pub event_id: EventId,
+    pub data: Arc<Connected>,
+}
+
+/// A session ended.
+#[derive(Debug, Clone)]
+pub struct End {
+    pub event_id: EventId,
+    pub data: Arc<Disconnected>,
+}
+
+/// What became of one [`Write`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// On the record, with this place in the device's order. Also the answer to a start that was there already.
+    Recorded { device_seq: i64 },
+    /// An end that found no active session under its incarnation: another end stands.
+    Superseded,
+}
+
+/// A batch on the record.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// One for each write, in their order.
+    pub outcomes: Vec<Outcome>,
+    /// In `seq` order.
+    pub events: Vec<Arc<Event>>,
+}
+
+/// Signs of life of one session, written now and then so that a session lost with its node still says when it
+/// was last heard.
+#[derive(Debug, Clone, Copy)]
+pub struct LastHeard {
+    pub session_id: SessionId,
+    pub last_pong_at: Option<Timestamp>,
+    pub last_active_at: Timestamp,
+}
+
+/// Which events a reader wants. An empty list wants all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    pub types: Vec<Match>,
+    pub device_ids: Vec<Match>,
+    pub device_types: Vec<Match>,
+    pub reasons: Vec<Match>,
+    pub session_id: Option<SessionId>,
+}
+
+/// A word, or the beginning of one (written with `*` at its end).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Match {
+    Is(String),
+    StartsWith(String),
+}
+
+/// A stretch of the log.
+#[derive(Debug, Default)]
+pub struct EventPage {
+    pub events: Vec<Arc<Event>>,
+    /// The log was read up to and with this `seq`: the `after` of the next page.
+    pub scanned_to: i64,
+}
+
+/// The log's ends: `oldest..=newest` is kept. `oldest` is `newest + 1` where nothing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogBounds {
+    pub oldest: i64,
+    pub newest: i64,
+}
+
+/// A session as its row says.
+#[derive(Debug, Clone)]
+pub struct SessionRecord {
+    pub session_id: SessionId,
+    pub device_id: DeviceId,
+    pub device_type: DeviceType,
+    pub node_id: NodeId,
+    pub incarnation: Incarnation,
+    pub status: Status,
+    pub start_time: Timestamp,
+    pub end_time: Option<Timestamp>,
+    pub reason: Option<Reason>,
+    /// `data` of its end, as JSON and without the order; absent while active.
+    pub end: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Active,
+    Closed,
+}
+
+/// Which closed sessions a reader wants, newest end first.
+#[derive(Debug, Clone, Default)]
+pub struct HistoryFilter {
+    pub device_id: Option<Match>,
+    pub device_type: Option<String>,
+    pub node_id: Option<String>,
+    pub reason: Option<Reason>,
+    /// The last row of the page before: its end and its id.
+    pub before: Option<(Timestamp, SessionId)>,
+}
+
+/// Why a store did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// May pass: locked, full disk, I/O. The batch was not written; it may be sent again as it is.
+    #[error("the store did not take it: {0}")]
+    Retry(String),
+    /// Will not pass by itself: no database, a damaged one, one of a later version.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// The SQL store. Cheap to clone; its calls may be awaited on any Tokio runtime.
+#[derive(Clone)]
+pub enum Store {
+    Sqlite(sqlite::SqliteStore),
+}
+
+impl Store {
+    /// Opens the SQLite file at `path`, made where there is none, and brings its tables up to date. Blocks: for a
+    /// plain thread. The file is this process's alone until the store is closed or the process dies.
+    ///
+    /// # Errors
+    ///
+    /// One line that names the path, what is wrong with it and what to do.
+    pub fn open_sqlite(path: &Path) -> Result<Store, StoreError> {
+        sqlite::SqliteStore::open(path).map(Store::Sqlite)
+    }
+
+    /// Brings the tables at `path` up to date without serving, and names the migrations that this took.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::open_sqlite`].
+    pub fn migrate_sqlite(path: &Path) -> Result<Vec<String>, StoreError> {
+        sqlite::migrate(path)
+    }
+
+    /// Makes this run of the node known.
+    pub async fn begin(
+        &self,
+        node: &NodeId,
+        incarnation: Incarnation,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        match self {
+            Store::Sqlite(s) => s.begin(node, incarnation, at).await,
+        }
+    }
+
+    /// Writes the batch in one transaction, in its order: all of it or, with an error, nothing.
+    pub async fn commit(&self, batch: Arc<Vec<Write>>) -> Result<Committed, StoreError> {
+        match self {
+            Store::Sqlite(s) => s.commit(batch).await,
+        }
+    }
+
+    /// Ends up to `batch` sessions that are still active under another incarnation, as lost with their node, and
+    /// returns the ends. None are left when it returns none.
+    pub async fn recover(
+        &self,
+        node: &NodeId,
+        incarnation: Incarnation,
+        detected: Timestamp,
+        batch: usize,
+    ) -> Result<Vec<Arc<Event>>, StoreError> {
+        match self {
+            Store::Sqlite(s) => s.recover(node, incarnation, detected, batch).await,
+        }
+    }
+
+    /// Notes signs of life, of those sessions only that are active under `incarnation`.
+    pub async fn touch(&self, incarnation: Incarnation, heard: Vec<LastHeard>) -> Result<(), StoreError> {
+        match self {
+            Store::Sqlite(s) => s.touch(incarnation, heard).await,
+        }
+    }
+
+    pub async fn bounds(&self) -> Result<LogBounds, StoreError> {
+        match self {
+            Store::Sqlite(s) => s.bounds().await,
+        }
+    }
+
+    /// Up to `limit` events after `after` that the filter wants, in `seq` order. One call reads a bounded stretch of
+    /// the log: a page may be short, or empty, and still not be the last. The reader is at the log's end when
+    /// `scanned_to` no longer rises.
+    pub async fn events(
+        &self,
+        after: i64,
+        filter: &EventFilter,
+        limit: usize,
+    ) -> Result<EventPage, StoreError> {
+        match self {
+            Store::Sqlite(s) => s.events(after, filter, limit).await,
+        }
+    }
+
+    /// Deletes up to `batch` events from the log's old end, as long as they are older than `older_than`, and with
+    /// the event of its end each session's row. Devices stay, so that their numbers go on. Says how many events.
+    pub async fn expire_events(&self, older_than: Timestamp, batch: usize) -> Result<usize, StoreError> {
+        match self {
+            Store::Sqlite(s) => s.expire_events(older_than, batch).await,
+        }
+    }
+
+    /// Up to `limit` closed sessions, newest end first.
+    pub async fn history(
+        &self,
+        filter: &HistoryFilter,
+        limit: usize,
+    ) -> Result<Vec<SessionRecord>, StoreError> {
+        match self {
+            Store::Sqlite(s) => s.history(filter, limit).await,
+        }
+    }
+
+    /// How many closed sessions the filter leaves, whichever page `before` asks for.
+    pub async fn history_total(&self, filter: &HistoryFilter) -> Result<u64, StoreError> {
+        match self {
+            Store::Sqlite(s) => s.history_total(filter).await,
+        }
+    }
+
+    pub async fn session(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
+        match self {
+            Store::Sqlite(s) => s.session(id).await,
+        }
+    }
+
+    /// Whether a batch would be taken now: a small write, made durable as any other.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        match self {
+            Store::Sqlite(s) => s.ping().await,
+        }
+    }
+
+    /// Finishes what was asked for and lets go of the database. Whatever is asked of the store later fails.
+    pub async fn close(&self) {
+        match self {
+            Store::Sqlite(s) => s.close().await,
+        }
+    }
+}

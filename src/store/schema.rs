@@ -1,0 +1,66 @@
+//! The tables as Diesel sees them. The migrations say what the columns mean.
+
+diesel::table! {
+    nodes (node_id) {
+        node_id -> Text,
+        incarnation -> Text,
+        started_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    devices (device_id) {
+        device_id -> Text,
+        device_type -> Text,
+        device_seq -> BigInt,
+    }
+}
+
+diesel::table! {
+    session_records (session_id) {
+        session_id -> Text,
+        device_id -> Text,
+        device_type -> Text,
+        node_id -> Text,
+        incarnation -> Text,
+        status -> Text,
+        start_time -> BigInt,
+        end_time -> Nullable<BigInt>,
+        reason -> Nullable<Text>,
+        start_device_seq -> BigInt,
+        end_seq -> Nullable<BigInt>,
+        last_pong_at -> Nullable<BigInt>,
+        last_active_at -> BigInt,
+        reconnect_count -> BigInt,
+        remote_addr -> Text,
+        meta -> Text,
+        trace_id -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    events (seq) {
+        seq -> BigInt,
+        device_seq -> Nullable<BigInt>,
+        id -> Text,
+        kind -> Text,
+        time -> BigInt,
+        node_id -> Text,
+        device_id -> Nullable<Text>,
+        device_type -> Nullable<Text>,
+        session_id -> Nullable<Text>,
+        reason -> Nullable<Text>,
+        data -> Text,
+    }
+}
+
+diesel::table! {
+    log_head (id) {
+        id -> BigInt,
+        newest -> BigInt,
+        checked_at -> BigInt,
+    }
+}
+
+diesel::joinable!(session_records -> devices (device_id));
+diesel::allow_tables_to_appear_in_same_query!(nodes, devices, session_records, events, log_head);

@@ -1,0 +1,193 @@
+//! What is read, inside a transaction that shows one state of the database throughout.
+
+use diesel::SqliteConnection;
+use diesel::prelude::*;
+use diesel::sqlite::Sqlite;
+
+use super::rows::{LogRow, SessionRow};
+use crate::event::{Event, EventRow};
+use crate::ids::SessionId;
+use crate::store::schema::{events, log_head, session_records};
+use crate::store::{EventFilter, EventPage, HistoryFilter, LogBounds, Match, SessionRecord, StoreError};
+
+/// Rows of the log that one call looks at, at most, along one [`Track`].
+const STRETCH: usize = 4_096;
+
+/// Devices that are read along their own index one by one; more are picked out of the whole log.
+const MOST_TRACKS: usize = 8;
+
+pub(super) fn bounds(conn: &mut SqliteConnection) -> Result<LogBounds, StoreError> {
+    let newest = newest(conn)?;
+    let oldest: Option<i64> = events::table.select(events::seq).order(events::seq).first(conn).optional()?;
+    Ok(LogBounds { oldest: oldest.unwrap_or(newest + 1), newest })
+}
+
+/// The last `seq` used.
+pub(super) fn newest(conn: &mut SqliteConnection) -> Result<i64, StoreError> {
+    Ok(log_head::table.select(log_head::newest).first(conn)?)
+}
+
+pub(super) fn events(
+    conn: &mut SqliteConnection,
+    after: i64,
+    filter: &EventFilter,
+    limit: usize,
+) -> Result<EventPage, StoreError> {
+    if limit == 0 {
+        return Ok(EventPage { events: Vec::new(), scanned_to: after });
+    }
+    let newest = newest(conn)?;
+    let mut page = EventPage { events: Vec::new(), scanned_to: newest.max(after) };
+    for track in Track::of(filter) {
+        let part = read_track(conn, &track, after, newest, filter, limit)?;
+        page.scanned_to = page.scanned_to.min(part.scanned_to);
+        page.events.extend(part.events);
+    }
+    // Each track was read up to a place of its own; what lies beyond the nearest is left to the next page.
+    page.events.sort_unstable_by_key(|event| event.seq);
+    let told = page.events.partition_point(|event| event.seq <= page.scanned_to).min(limit);
+    if told < page.events.len() {
+        page.events.truncate(told);
+        if let Some(last) = page.events.last().filter(|_| told == limit) {
+            page.scanned_to = last.seq;
+        }
+    }
+    Ok(page)
+}
+
+/// A way through the log on which all that the filter wants can be met.
+enum Track {
+    Session(SessionId),
+    Device(String),
+    Whole,
+}
+
+impl Track {
+    fn of(filter: &EventFilter) -> Vec<Track> {
+        if let Some(id) = filter.session_id {
+            return vec![Track::Session(id)];
+        }
+        let mut devices = Vec::new();
+        for wanted in &filter.device_ids {
+            match wanted {
+                Match::Is(id) => devices.push(id.clone()),
+                Match::StartsWith(_) => return vec![Track::Whole],
+            }
+        }
+        devices.sort_unstable();
+        devices.dedup();
+        if devices.is_empty() || devices.len() > MOST_TRACKS {
+            return vec![Track::Whole];
+        }
+        devices.into_iter().map(Track::Device).collect()
+    }
+}
+
+fn read_track(
+    conn: &mut SqliteConnection,
+    track: &Track,
+    after: i64,
+    newest: i64,
+    filter: &EventFilter,
+    limit: usize,
+) -> Result<EventPage, StoreError> {
+    let query = events::table
+        .filter(events::seq.gt(after))
+        .order(events::seq)
+        .limit(row_limit(STRETCH))
+        .select(LogRow::as_select())
+        .into_boxed::<Sqlite>();
+    let query = match track {
+        Track::Session(id) => query.filter(events::session_id.eq(id.to_string())),
+        Track::Device(id) => query.filter(events::device_id.eq(id.as_str())),
+        Track::Whole => query,
+    };
+    let mut page = EventPage { events: Vec::new(), scanned_to: after };
+    let mut rows = 0;
+    for row in query.load_iter::<LogRow, _>(conn)? {
+        let row = row?;
+        rows += 1;
+        page.scanned_to = row.seq;
+        if filter.wants(&row.traits()) {
+            page.events.push(std::sync::Arc::new(Event::from(EventRow::try_from(row)?)));
+            if page.events.len() == limit {
+                return Ok(page);
+            }
+        }
+    }
+    if rows < STRETCH {
+        page.scanned_to = newest.max(after);
+    }
+    Ok(page)
+}
+
+pub(super) fn history(
+    conn: &mut SqliteConnection,
+    filter: &HistoryFilter,
+    limit: usize,
+) -> Result<Vec<SessionRecord>, StoreError> {
+    let mut query = closed(filter);
+    if let Some((end, id)) = filter.before {
+        query = query
+            .filter(session_records::end_time.le(end.0))
+            .filter(session_records::end_time.ne(end.0).or(session_records::session_id.lt(id.to_string())));
+    }
+    let rows: Vec<SessionRow> = query
+        .order((session_records::end_time.desc(), session_records::session_id.desc()))
+        .limit(row_limit(limit))
+        .select(SessionRow::as_select())
+        .load(conn)?;
+    rows.into_iter().map(|row| record(conn, row)).collect()
+}
+
+pub(super) fn history_total(conn: &mut SqliteConnection, filter: &HistoryFilter) -> Result<u64, StoreError> {
+    let total: i64 = closed(filter).count().get_result(conn)?;
+    Ok(total.unsigned_abs())
+}
+
+pub(super) fn session(
+    conn: &mut SqliteConnection,
+    id: SessionId,
+) -> Result<Option<SessionRecord>, StoreError> {
+    let row =
+        session_records::table.find(id.to_string()).select(SessionRow::as_select()).first(conn).optional()?;
+    row.map(|row| record(conn, row)).transpose()
+}
+
+/// The closed sessions that the filter leaves, on all pages. That they have an end time says that they are closed,
+/// in the words of the indexes that keep history in order.
+fn closed(filter: &HistoryFilter) -> session_records::BoxedQuery<'_, Sqlite> {
+    let mut query = session_records::table.filter(session_records::end_time.is_not_null()).into_boxed();
+    match &filter.device_id {
+        Some(Match::Is(id)) => query = query.filter(session_records::device_id.eq(id.as_str())),
+        // A range, because LIKE passes by an index that tells capitals from small letters.
+        Some(Match::StartsWith(beginning)) => {
+            query = query
+                .filter(session_records::device_id.ge(beginning.as_str()))
+                .filter(session_records::device_id.lt(format!("{beginning}\u{10ffff}")));
+        }
+        None => {}
+    }
+    if let Some(device_type) = &filter.device_type {
+        query = query.filter(session_records::device_type.eq(device_type.as_str()));
+    }
+    if let Some(node_id) = &filter.node_id {
+        query = query.filter(session_records::node_id.eq(node_id.as_str()));
+    }
+    if let Some(reason) = filter.reason {
+        query = query.filter(session_records::reason.eq(reason.as_str()));
+    }
+    query
+}
+
+fn record(conn: &mut SqliteConnection, row: SessionRow) -> Result<SessionRecord, StoreError> {
+    let end = match row.end_seq {
+        Some(seq) => events::table.find(seq).select(events::data).first(conn).optional()?,
+        None => None,
+    };
+    row.into_record(end)
+}
+
+pub(super) fn row_limit(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}

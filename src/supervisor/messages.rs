@@ -1,0 +1,83 @@
+//! What the supervisors say to each other, and to the registry's answers.
+//!
+//! Facts go up from a worker in the order in which they happened; orders come down. Both travel in batches, so
+//! that a storm fills few places of a mailbox.
+
+use actix::Message;
+
+use crate::ids::SessionId;
+use crate::reason::{DetectedBy, Reason};
+use crate::store::{End, Start};
+
+/// Where a session sits: which worker's roster, and under which key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seat {
+    pub worker: usize,
+    pub key: u32,
+}
+
+/// What happened on a worker.
+#[derive(Debug)]
+pub enum Fact {
+    /// A device was let in and waits for its start to be recorded.
+    Arrived { key: u32, start: Start },
+    /// A session ended.
+    Ended { end: End },
+}
+
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Facts {
+    pub worker: usize,
+    pub facts: Vec<Fact>,
+}
+
+/// What is to be done about one session. The key may have passed to another session since: the id decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Order {
+    pub key: u32,
+    pub session_id: SessionId,
+    pub what: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Its start is durable: welcome the device.
+    Welcome { device_seq: i64 },
+    /// End it.
+    End { reason: Reason, detected_by: DetectedBy },
+}
+
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Orders(pub Vec<Order>);
+
+/// A worker's supervisor is up.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Enlist {
+    pub worker: usize,
+    pub address: actix::Recipient<Orders>,
+}
+
+/// End every session, spread over a time.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Drain {
+    pub spread: std::time::Duration,
+}
+
+/// How many sessions have not ended yet.
+#[derive(Debug, Message)]
+#[rtype(usize)]
+pub struct CountSessions;
+
+/// Publish a fresh snapshot.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct TakeSnapshot;
+
+/// There are facts to send up.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(super) struct Flush;

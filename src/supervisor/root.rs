@@ -1,0 +1,180 @@
+//! The root supervisor: one a node, above the workers' supervisors.
+//!
+//! Every start and every end of the node passes here in order on its way to the registry, so that the order of
+//! a device's events is decided in one place, whichever workers its connections came to.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, Recipient};
+
+use crate::metrics::Metrics;
+use crate::reason::{DetectedBy, Reason};
+use crate::registry::messages::{Record, Recorded};
+use crate::store::Write;
+
+use super::admission::Admission;
+use super::directory::{Directory, Effects};
+use super::messages::{Command, CountSessions, Drain, Enlist, Fact, Facts, Order, Orders, Seat};
+
+const MAILBOX: usize = 256;
+const RETRY: Duration = Duration::from_millis(10);
+const DRAIN_STEP: Duration = Duration::from_millis(50);
+/// A drain goes at least so fast, in sessions a second: few sessions need no long spread.
+const DRAIN_FLOOR: f64 = 200.0;
+/// Writes in one message to the registry.
+const WRITES: usize = 1_000;
+
+pub struct RootSupervisor {
+    registry: Recipient<Record>,
+    admission: Arc<Admission>,
+    metrics: Arc<Metrics>,
+    directory: Directory,
+    workers: Vec<Worker>,
+    /// For the registry, in order: at most two a session.
+    writes: VecDeque<Write>,
+    draining: Vec<(usize, Order)>,
+}
+
+#[derive(Default)]
+struct Worker {
+    address: Option<Recipient<Orders>>,
+    /// At most a few a session.
+    waiting: Vec<Order>,
+}
+
+impl RootSupervisor {
+    pub fn new(
+        workers: usize,
+        registry: Recipient<Record>,
+        admission: Arc<Admission>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            registry,
+            admission,
+            metrics,
+            directory: Directory::default(),
+            workers: (0..workers).map(|_| Worker::default()).collect(),
+            writes: VecDeque::new(),
+            draining: Vec::new(),
+        }
+    }
+
+    fn carry_out(&mut self, effects: Effects) {
+        self.admission.less_backlog(effects.forgotten);
+        self.writes.extend(effects.writes);
+        for (worker, order) in effects.orders {
+            self.workers[worker].waiting.push(order);
+        }
+        self.send();
+    }
+
+    /// Sends what waits; what finds no room waits on.
+    fn send(&mut self) {
+        while !self.writes.is_empty() {
+            let batch = self.writes.drain(..self.writes.len().min(WRITES)).collect();
+            if let Err(refused) = self.registry.try_send(Record(batch)) {
+                let Record(batch) = refused.into_inner();
+                batch.into_iter().rev().for_each(|write| self.writes.push_front(write));
+                self.metrics.queue_refused.with_label_values(&["record"]).inc();
+                break;
+            }
+        }
+        for worker in &mut self.workers {
+            let Some(address) = worker.address.as_ref().filter(|_| !worker.waiting.is_empty()) else {
+                continue;
+            };
+            if let Err(refused) = address.try_send(Orders(std::mem::take(&mut worker.waiting))) {
+                worker.waiting = refused.into_inner().0;
+                self.metrics.queue_refused.with_label_values(&["orders"]).inc();
+            }
+        }
+        self.metrics.queue_depth.with_label_values(&["record"]).set(self.admission.backlog() as i64);
+    }
+
+    fn drain_step(&mut self, a_step: usize) {
+        let rest = self.draining.len().saturating_sub(a_step);
+        for (worker, order) in self.draining.split_off(rest) {
+            self.workers[worker].waiting.push(order);
+        }
+        if self.draining.is_empty() {
+            // Also who was let in just before the doors closed.
+            let what = Command::End { reason: Reason::Draining, detected_by: DetectedBy::Watchdog };
+            self.draining = self.directory.orders_for_all(what);
+        }
+        self.send();
+    }
+}
+
+impl Actor for RootSupervisor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        ctx.run_interval(RETRY, |this, _| this.send());
+    }
+}
+
+impl Handler<Enlist> for RootSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, Enlist { worker, address }: Enlist, _: &mut Self::Context) {
+        self.workers[worker].address = Some(address);
+    }
+}
+
+impl Handler<Facts> for RootSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, Facts { worker, facts }: Facts, _: &mut Self::Context) {
+        let mut effects = Effects::default();
+        for fact in facts {
+            match fact {
+                Fact::Arrived { key, start } => {
+                    self.directory.arrived(start, Seat { worker, key }, &mut effects)
+                }
+                Fact::Ended { end } => self.directory.ended(end, &mut effects),
+            }
+        }
+        self.carry_out(effects);
+    }
+}
+
+impl Handler<Recorded> for RootSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, Recorded { starts, writes }: Recorded, _: &mut Self::Context) {
+        self.admission.less_backlog(writes);
+        let mut effects = Effects::default();
+        for (device, session_id, device_seq) in starts {
+            self.directory.recorded(&device, session_id, device_seq, &mut effects);
+        }
+        self.carry_out(effects);
+    }
+}
+
+impl Handler<Drain> for RootSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, Drain { spread }: Drain, ctx: &mut Self::Context) {
+        if self.admission.is_draining() {
+            return;
+        }
+        self.admission.drain();
+        let per_sec = (self.directory.len() as f64 / spread.as_secs_f64().max(0.001)).max(DRAIN_FLOOR);
+        let a_step = (per_sec * DRAIN_STEP.as_secs_f64()).ceil() as usize;
+        log::info!(sessions = self.directory.len(), per_sec = per_sec as u64; "draining");
+        self.drain_step(0);
+        ctx.run_interval(DRAIN_STEP, move |this, _| this.drain_step(a_step));
+    }
+}
+
+impl Handler<CountSessions> for RootSupervisor {
+    type Result = usize;
+
+    fn handle(&mut self, _: CountSessions, _: &mut Self::Context) -> usize {
+        self.directory.len()
+    }
+}

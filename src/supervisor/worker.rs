@@ -1,0 +1,158 @@
+//! The supervisor of one worker thread: ticks its roster, carries facts up and orders down, publishes snapshots.
+//!
+//! Nothing here waits for another thread. A root that is behind costs a retry at the next tick, and is counted.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, Recipient};
+use tokio::sync::watch;
+
+use crate::registry::messages::Heard;
+use crate::time::{Mono, Now};
+
+use super::messages::{Enlist, Facts, Flush, Orders, TakeSnapshot};
+use super::roster::Roster;
+use super::snapshot::WorkerSnapshot;
+use super::wheel::SLOT;
+
+/// Facts in one message.
+const FACTS: usize = 1_000;
+/// Sessions looked at in one go by work that can wait: well under a millisecond of copying.
+const VISIT: usize = 500;
+const MAILBOX: usize = 256;
+
+/// Where a worker's supervisor sends to.
+#[derive(Clone)]
+pub struct Uplinks {
+    pub facts: Recipient<Facts>,
+    pub enlist: Recipient<Enlist>,
+    pub heard: Recipient<Heard>,
+}
+
+pub struct WorkerSupervisor {
+    roster: Rc<Roster>,
+    uplinks: Uplinks,
+    update_interval: Duration,
+    published: watch::Sender<Arc<WorkerSnapshot>>,
+    copying: Option<WorkerSnapshot>,
+    heard_since: Mono,
+}
+
+impl WorkerSupervisor {
+    pub fn new(
+        roster: Rc<Roster>,
+        uplinks: Uplinks,
+        update_interval: Duration,
+        published: watch::Sender<Arc<WorkerSnapshot>>,
+    ) -> Self {
+        Self { roster, uplinks, update_interval, published, copying: None, heard_since: Mono(0) }
+    }
+
+    fn tick(&mut self) {
+        if let Some(stall) = self.roster.tick() {
+            self.roster.metrics.loop_stall.observe(stall.as_secs_f64());
+            log::warn!(worker = self.roster.worker, stall_ms = stall.as_millis() as u64;
+                "this node stalled: no deadline passed meanwhile");
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        loop {
+            let facts = self.roster.take_facts(FACTS);
+            if facts.is_empty() {
+                return;
+            }
+            let message = Facts { worker: self.roster.worker, facts };
+            if let Err(actix::dev::SendError::Full(message) | actix::dev::SendError::Closed(message)) =
+                self.uplinks.facts.try_send(message)
+            {
+                self.roster.return_facts(message.facts);
+                self.roster.metrics.queue_refused.with_label_values(&["facts"]).inc();
+                return;
+            }
+        }
+    }
+
+    /// Copies some sessions and comes back for the rest after the loop has turned.
+    fn copy_from(&mut self, key: usize, ctx: &mut Context<Self>) {
+        let Some(copying) = &mut self.copying else { return };
+        let now = Now::read();
+        let next = self.roster.visit(key, VISIT, |child| copying.sessions.extend(child.view(&now)));
+        match next {
+            Some(key) => _ = ctx.run_later(Duration::ZERO, move |this, ctx| this.copy_from(key, ctx)),
+            None => _ = self.copying.take().map(|snapshot| self.published.send_replace(Arc::new(snapshot))),
+        }
+    }
+
+    /// Reports who was heard since the last round, some sessions at a time.
+    fn report_heard(&mut self, key: usize, since: Mono, ctx: &mut Context<Self>) {
+        let mut heard = Vec::new();
+        let now = Now::read();
+        let next = self.roster.visit(key, VISIT, |child| heard.extend(child.heard(since, &now)));
+        if !heard.is_empty() && self.uplinks.heard.try_send(Heard(heard)).is_err() {
+            // The next round says it again for whoever is still heard.
+            self.roster.metrics.queue_refused.with_label_values(&["heard"]).inc();
+        }
+        if let Some(key) = next {
+            ctx.run_later(SLOT, move |this, ctx| this.report_heard(key, since, ctx));
+        }
+    }
+}
+
+impl Actor for WorkerSupervisor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        self.roster.flush_by(ctx.address().recipient());
+        let enlist = Enlist { worker: self.roster.worker, address: ctx.address().recipient() };
+        if self.uplinks.enlist.try_send(enlist).is_err() {
+            log::error!(worker = self.roster.worker; "the root supervisor did not take this worker on");
+        }
+        ctx.run_interval(SLOT, |this, _| this.tick());
+        ctx.run_interval(self.update_interval, |this, ctx| {
+            let since = std::mem::replace(&mut this.heard_since, Mono::now());
+            this.report_heard(0, since, ctx);
+        });
+    }
+}
+
+impl Handler<Orders> for WorkerSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, Orders(orders): Orders, _: &mut Self::Context) {
+        for order in orders {
+            self.roster.obey(order);
+        }
+        self.flush();
+    }
+}
+
+impl Handler<Flush> for WorkerSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: Flush, _: &mut Self::Context) {
+        self.flush();
+    }
+}
+
+impl Handler<TakeSnapshot> for WorkerSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: TakeSnapshot, ctx: &mut Self::Context) {
+        if self.copying.is_none() {
+            let sessions = Vec::with_capacity(self.roster.len());
+            let taken_at = Now::read();
+            self.copying = Some(WorkerSnapshot {
+                worker: self.roster.worker,
+                taken_at: taken_at.wall,
+                taken: taken_at.mono,
+                sessions,
+            });
+            self.copy_from(0, ctx);
+        }
+    }
+}
