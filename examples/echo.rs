@@ -1,5 +1,6 @@
 //! The socket layer of lastpong as an echo server, for conformance suites: `echo HOST:PORT`, WebSocket on `/ws`.
 
+use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use futures_util::{SinkExt, StreamExt};
 use lastpong::session::socket::{Frame, FrameLimits, Incoming, Received, Socket, Violation};
 use tokio::net::TcpStream;
 
+type Connection = Framed<TcpStream, Codec>;
+
 const LIMITS: FrameLimits = FrameLimits { frame: 32 << 20, message: 32 << 20 };
 const MAX_OUTPUT: u32 = 64 << 20;
 const NO_PROGRESS: Duration = Duration::from_secs(60);
@@ -22,17 +25,20 @@ async fn main() -> anyhow::Result<()> {
     let address = std::env::args().nth(1).context("usage: echo HOST:PORT")?;
     let service = || {
         HttpService::build()
-            .upgrade(upgrade)
-            .h1(|_: Request| async {
-                Ok::<_, std::convert::Infallible>(Response::new(StatusCode::NOT_FOUND))
+            .upgrade(|(request, connection): (Request, Connection)| async {
+                if let Err(error) = upgrade(request, connection).await {
+                    eprintln!("a handshake could not be answered: {error}");
+                }
+                Ok::<_, Infallible>(())
             })
+            .h1(|_: Request| async { Ok::<_, Infallible>(Response::new(StatusCode::NOT_FOUND)) })
             .tcp()
     };
     actix_server::Server::build().bind("echo", &address, service)?.run().await?;
     Ok(())
 }
 
-async fn upgrade((request, mut connection): (Request, Framed<TcpStream, Codec>)) -> std::io::Result<()> {
+async fn upgrade(request: Request, mut connection: Connection) -> std::io::Result<()> {
     if request.path() != "/ws" || verify_handshake(request.head()).is_err() {
         let refusal = Response::new(StatusCode::BAD_REQUEST).drop_body();
         return connection.send(Message::Item((refusal, BodySize::None))).await;

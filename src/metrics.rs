@@ -209,8 +209,8 @@ impl Metrics {
         self.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     }
 
-    /// The gauge of connections of a device type, by status (`active` for a welcomed session). The same type gets the
-    /// same gauge for the life of the process, so that what was added can be taken away.
+    /// The gauge of connections of a device type, by status (`active` for a welcomed session). The same type
+    /// gets the same gauge for the life of the process, so that what was added can be taken away.
     pub fn connections_of(&self, device_type: &DeviceType, status: &str) -> IntGauge {
         self.connections.with_label_values(&[self.folded(device_type.as_str()), status])
     }
@@ -243,8 +243,8 @@ impl Metrics {
         })
     }
 
-    /// What `/debug/performance` shows: the same numbers as an object by metric name, histograms as count, sum and
-    /// the upper bounds of the buckets that hold the median and the 99th percentile.
+    /// What `/debug/performance` shows: the same numbers as an object by metric name, histograms as count,
+    /// sum and the upper bounds of the buckets that hold the median and the 99th percentile.
     pub fn facts(&self) -> Value {
         let shown =
             ["_queue_", "_store_", "_loop_stall", "_batch_", "_event_publish", "_outbox_", "_detection_"];
@@ -299,8 +299,8 @@ fn family_facts(family: &MetricFamily) -> Value {
     samples.collect()
 }
 
-// Names and labels are constants of this file, so that a refusal by the registry is a fault of the text above, which
-// the first test of this module would meet.
+// Names and labels are constants of this file, so that a refusal by the registry is a fault of the text
+// above, which the first test of this module would meet.
 const FIXED: &str = "metric names are distinct and well formed";
 
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, metric: C) -> C {

@@ -18,6 +18,8 @@ use actix_web::App;
 use actix_web::dev::AppConfig;
 use actix_web::web::Data;
 use anyhow::Context as _;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Socket, Type};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -47,12 +49,15 @@ use crate::time::{Mono, Timestamp};
 use crate::token::{DeviceTokens, UsedTokens};
 use crate::upgrade::Upgrades;
 
+/// Connections that may wait to be accepted, as far as `net.core.somaxconn` allows.
+const BACKLOG: i32 = 8192;
 /// Tokens remembered as used, at most.
 const USED_TOKENS: usize = 1_000_000;
 /// Sessions recovered in one transaction.
 const RECOVER: usize = 1_000;
 /// How long after its spread a drain may still take.
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
+const VITAL_CHECK: Duration = Duration::from_secs(1);
 /// How long subscribers have to take what is left.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -67,11 +72,32 @@ pub fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> anyhow::Resu
     let (token_secret, _) = settings.token_secret()?;
     let (admin_token, _) = settings.admin_token()?;
     let store = Store::open_sqlite(&settings.database_path())?;
-    let listener =
-        TcpListener::bind(settings.bind).with_context(|| format!("cannot listen on {}", settings.bind))?;
+    let listener = listen(settings.bind).with_context(|| format!("cannot listen on {}", settings.bind))?;
+    raise_file_limit();
     let system = actix::System::new();
     let node = Node { settings: Arc::new(settings), token_secret, admin_token, store };
     system.block_on(node.run(listener, ready))
+}
+
+/// With room for those who all return at once.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Each session is an open file: takes all that the system grants.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            log::warn!(error:% = error; "the limit on open files could not be raised");
+        }
+    }
+    log::info!(open_files:? = limit.current; "sessions, subscribers and files together are bounded by the system");
 }
 
 struct Node {
@@ -105,6 +131,10 @@ impl Node {
                 stopped??;
                 anyhow::bail!("the listener stopped by itself");
             }
+            () = running.vital_part_lost() => {
+                // Another run ends the sessions on the record; to go on would be to hold them off it.
+                anyhow::bail!("a supervisor or the registry died: start again");
+            }
             () = stop.next() => {}
         }
         log::info!("stopping: no new sessions; a second signal stops at once");
@@ -125,7 +155,12 @@ impl Node {
                 break;
             }
             recovered += ends.len();
-            log::info!(sessions = recovered; "ended sessions that an earlier run left");
+            if recovered % (10 * RECOVER) == 0 {
+                log::info!(sessions = recovered; "ending sessions that an earlier run left");
+            }
+        }
+        if recovered > 0 {
+            log::info!(sessions = recovered; "ended what an earlier run left, as node_lost");
         }
         Ok(())
     }
@@ -170,7 +205,7 @@ impl Node {
             store: self.store.clone(),
             inspector: inspector.clone(),
             auth: AdminAuth::new(self.admin_token.clone()),
-            readiness: Readiness::new(self.store.clone()),
+            readiness: Readiness::new(self.store.clone(), admission.clone()),
             metrics: metrics.clone(),
             metrics_public: settings.metrics_public,
         });
@@ -203,7 +238,6 @@ impl Node {
     /// Ends every session, sees it on the record, tells the subscribers, closes.
     async fn stop(&self, running: &Running) -> anyhow::Result<()> {
         let spread = self.settings.drain_spread;
-        running.doors.readiness.drain();
         running.root.send(Drain { spread }).await?;
         let all_ended = async {
             while running.root.send(CountSessions).await? > 0 {
@@ -220,6 +254,15 @@ impl Node {
         let _ = tokio::time::timeout(LAST_WORDS, running.server.stop(true)).await;
         self.store.close().await;
         Ok(())
+    }
+}
+
+impl Running {
+    /// Returns when an actor is gone without which nothing is recorded, or no deadline kept.
+    async fn vital_part_lost(&self) {
+        while self.root.connected() && self.registry.connected() && self.doors.inspector.all_connected() {
+            tokio::time::sleep(VITAL_CHECK).await;
+        }
     }
 }
 
@@ -243,7 +286,6 @@ impl Workers {
         let workers = self.settings.workers;
         let server = Server::build()
             .workers(workers)
-            .backlog(4096)
             .disable_signals()
             .shutdown_timeout(LAST_WORDS.as_secs())
             .listen("lastpong", listener, move || {

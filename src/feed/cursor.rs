@@ -1,7 +1,7 @@
 //! One subscriber: a place in the log and what it wants of it.
 //!
-//! [`Subscription::next`] may be dropped at any await and called again: the place moves only together with what is
-//! returned, so nothing is skipped.
+//! [`Subscription::next`] may be dropped at any await and called again: the place moves only together with
+//! what is returned, so nothing is skipped.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use crate::event::Event;
 use crate::store::{EventFilter, EventPage, StoreError};
 use crate::time::Timestamp;
 
-/// Events handed over at a time. With the largest `meta` an event is about 8 KB, so this bounds what one subscriber
-/// holds to about 1 MB, and with ordinary ones to about 100 KB.
+/// Events handed over at a time. With the largest `meta` an event is about 8 KB, so this bounds what one
+/// subscriber holds to about 1 MB, and with ordinary ones to about 100 KB.
 const BATCH: usize = 128;
 
 /// What a subscriber gets.
@@ -99,8 +99,8 @@ impl Subscription {
         if page.events.first().is_some_and(|e| e.seq == next) {
             return Ok((page, None));
         }
-        // Asked after the read: events that retention took in between are then told as missed without being so, which
-        // is the harmless one of the two mistakes.
+        // Asked after the read: events that retention took in between are then told as missed without being
+        // so, which is the harmless one of the two mistakes.
         let oldest = self.feed.bounds().await?.oldest;
         Ok((page, (oldest > next).then(|| next..=oldest - 1)))
     }

@@ -1,10 +1,11 @@
 //! Reading the durable event log: what every subscriber, page and inspection of events goes through.
 //!
-//! - [`Feed::publish`] is called only after a commit and in `seq` order, so nothing is told that is not durable.
-//! - A subscriber is a cursor ([`cursor::Subscription`]) and nothing else. There is no queue per subscriber: whoever is
-//!   slow reads later, slows nobody and takes no memory.
-//! - The most recent events are kept in one [`ring`] for all; whoever is further behind reads the store. A read never
-//!   skips: what the ring does not hold without a gap is asked of the store.
+//! - [`Feed::publish`] is called only after a commit and in `seq` order, so nothing is told that is not
+//!   durable.
+//! - A subscriber is a cursor ([`cursor::Subscription`]) and nothing else. There is no queue per subscriber:
+//!   whoever is slow reads later, slows nobody and takes no memory.
+//! - The most recent events are kept in one ring for all; whoever is further behind reads the store. A read
+//!   never skips: what the ring does not hold without a gap is asked of the store.
 //! - Subscribers are counted and bounded ([`seats`]).
 //!
 //! Left out: retention (the store's), and pushing to other systems.
@@ -86,8 +87,8 @@ impl Feed {
         }))
     }
 
-    /// Tells readers of events that are durable. In `seq` order; an event at or before the newest was told already
-    /// and is passed over.
+    /// Tells readers of events that are durable. In `seq` order; an event at or before the newest was told
+    /// already and is passed over.
     pub fn publish(&self, events: &[Arc<Event>]) {
         let newest = self.newest();
         let fresh = || events.iter().filter(move |e| e.seq > newest);
@@ -102,8 +103,8 @@ impl Feed {
         fresh().for_each(|event| self.observe_publish("feed", event, now));
     }
 
-    /// Up to `limit` events after the `seq` `after` that the filter wants. The page may hold fewer although the log
-    /// goes on: [`EventPage::scanned_to`] says how far it was read.
+    /// Up to `limit` events after the `seq` `after` that the filter wants. The page may hold fewer although
+    /// the log goes on: [`EventPage::scanned_to`] says how far it was read.
     pub async fn read(
         &self,
         after: i64,

@@ -1,7 +1,7 @@
 //! The most recent events without a gap, bounded by count and by bytes.
 //!
-//! Invariant: the `seq` of what is kept rises by exactly one from event to event, so that whether a stretch is
-//! covered is seen from the first alone.
+//! Invariant: the `seq` of what is kept rises by exactly one from event to event, so that whether a stretch
+//! is covered is seen from the first alone.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,7 +22,8 @@ impl Ring {
     }
 
     pub(super) fn push(&mut self, event: Arc<Event>) {
-        // An event that does not follow on the last came past this feed: what was before it is read from the store.
+        // An event that does not follow on the last came past this feed: what was before it is read from the
+        // store.
         if self.events.back().is_some_and(|last| last.seq + 1 != event.seq) {
             self.events.clear();
             self.bytes = 0;

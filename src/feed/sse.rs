@@ -1,7 +1,9 @@
 //! Server-sent events (WHATWG HTML, section 9.2): how a subscription looks on the wire.
 //!
-//! `id:` is the `seq`, `event:` the type, `data:` the CloudEvent on one line. A comment comes at once, so that the
-//! client knows that it is connected, and every 15 s in which nothing else does.
+//! `id:` is the `seq`, `event:` the type, `data:` the CloudEvent on one line. A comment comes at once, so
+//! that the client knows that it is connected, and every 15 s in which nothing else does.
+//!
+//! A client that left is noticed when it is written to, so its seat is free after two comments at the latest.
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -44,7 +46,7 @@ pub fn stream(subscription: Subscription) -> impl Stream<Item = Result<Bytes, In
                 Ok(Next::Quiet) => (": quiet\n\n".to_owned(), Stage::Following(s)),
                 Ok(Next::Closed) => (": closing, come back with Last-Event-ID\n\n".to_owned(), Stage::Over),
                 Err(error) => {
-                    log::warn!(error:% = error, after = s.after(); "a stream of events ended: the log could not be read");
+                    log::warn!(error:% = error, after = s.after(); "a stream ended: the log could not be read");
                     (": the log cannot be read now, come back with Last-Event-ID\n\n".to_owned(), Stage::Over)
                 }
             },

@@ -1,7 +1,7 @@
 //! The admin token: `Authorization: Bearer TOKEN`, compared in constant time.
 //!
-//! [`Admin`] is an extractor: a handler that takes one is reached only with the token. Users, read tokens and the
-//! dashboard's cookie are left out here.
+//! [`Admin`] is an extractor: a handler that takes one is reached only with the token. Users, read tokens and
+//! the dashboard's cookie are left out here.
 
 use std::future::{Ready, ready};
 

@@ -1,7 +1,7 @@
 //! `GET /v1/events`: the event log as a stream (SSE) or, for who accepts JSON, as a page.
 //!
-//! A stream without a place to begin at begins now; a page at the oldest event kept. `Last-Event-ID` wins over
-//! `after`, because a client that reconnects by itself sends it with the address it was first given.
+//! A stream without a place to begin at begins now; a page at the oldest event kept. `Last-Event-ID` wins
+//! over `after`, because a client that reconnects by itself sends it with the address it was first given.
 
 use actix_web::http::header::{ACCEPT, Accept, CACHE_CONTROL, CONTENT_TYPE, Header};
 use actix_web::http::{Method, StatusCode};
@@ -16,7 +16,8 @@ use crate::feed::seats::Sink;
 use crate::feed::{Feed, sse};
 use crate::store::{EventFilter, LogBounds, StoreError};
 
-/// Stretches of the log that are read for one page. A filter that wants little makes pages short, not requests long.
+/// Stretches of the log that are read for one page. A filter that wants little makes pages short, not
+/// requests long.
 const MAX_READS: usize = 8;
 
 pub(super) async fn events(
@@ -142,7 +143,8 @@ impl Asked {
         }
         let newest = feed.newest();
         let after = self.after.unwrap_or(newest);
-        // The store is asked only where the feed cannot tell: its end may be just ahead of what was published.
+        // The store is asked only where the feed cannot tell: its end may be just ahead of what was
+        // published.
         if after > newest {
             within(self.input, after, feed.bounds().await?)?;
         }

@@ -1,13 +1,14 @@
 //! `GET /v1/events/ws`: one CloudEvent a text frame.
 //!
-//! - The subscriber pulls. Each poll of the returned stream allows the actor one batch, so one who does not read its
-//!   socket holds one batch in memory and no more.
-//! - A ping goes out every [`PING_EVERY`]; who is silent for [`SILENCE`] is closed with 4012. That is noticed only while
-//!   the stream is polled: a write that makes no progress for [`SILENCE`] is for the writer to give up.
+//! - The subscriber pulls. Each poll of the returned stream allows the actor one batch, so one who does not
+//!   read its socket holds two batches in memory and no more.
+//! - A ping goes out every [`PING_EVERY`]; who is silent for [`SILENCE`] is closed with 4012. That is noticed
+//!   only while the stream is polled: a write that makes no progress for [`SILENCE`] is for the writer to
+//!   give up.
 //! - A closed feed ends the stream with 1001, once all that was published has been told.
 //!
-//! What a subscriber says is read for its signs of life and otherwise ignored. Events that retention took before they
-//! were read cannot be told in a frame; they are logged, and show as a gap in `seq`.
+//! What a subscriber says is read for its signs of life and otherwise ignored. Events that retention took
+//! before they were read cannot be told in a frame; they are logged, and show as a gap in `seq`.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -37,8 +38,9 @@ pub const SILENCE: Duration = Duration::from_secs(45);
 /// Devices are closed with the same code for a missed pong: it says to come back.
 const SILENT: ws::CloseCode = ws::CloseCode::Other(4012);
 
-/// Follows the log for a subscriber whose request was authorized, and whose handshake is answered by the caller.
-/// `payload` is what comes from its socket; what is returned goes to it, and its end is the connection's.
+/// Follows the log for a subscriber whose request was authorized, and whose handshake is answered by the
+/// caller. `payload` is what comes from its socket; what is returned goes to it, and its end is the
+/// connection's.
 ///
 /// Must be called on an actix arbiter.
 ///
@@ -107,7 +109,8 @@ impl Teller {
         let Some(mut subscription) = self.subscription.take() else { return };
         let allowed = self.allowed.clone();
         let next = async move {
-            // No waker is kept: the actor is polled only by polls of the outgoing stream, each of which allows first.
+            // No waker is kept: the actor is polled only by polls of the outgoing stream, each of which
+            // allows first.
             poll_fn(|_| if allowed.take() { Poll::Ready(()) } else { Poll::Pending }).await;
             let next = subscription.next(SILENCE).await;
             (subscription, next)

@@ -1,9 +1,11 @@
-//! `/healthz`: the process is alive. `/readyz`: it would admit a device, with a verdict on each thing that needs.
+//! `/healthz`: the process is alive. `/readyz`: it would admit a device, with a verdict on each thing that
+//! needs.
 //!
-//! Both are open to everyone, so they tell verdicts and no particulars. A probe of the store has a deadline and is
-//! remembered for [`FRESH`], so that probing cannot become load, nor a store that hangs a pile of waiting probes.
+//! Both are open to everyone, so they tell verdicts and no particulars. A probe of the store has a deadline
+//! and is remembered for a second, so that probing cannot become load, nor a store that hangs a pile of
+//! waiting probes.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::CACHE_CONTROL;
@@ -14,6 +16,7 @@ use tokio::time::{Instant, timeout};
 
 use super::Doors;
 use crate::store::Store;
+use crate::supervisor::admission::{Admission, Refusal};
 
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
 const FRESH: Duration = Duration::from_secs(1);
@@ -21,7 +24,7 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Whether this node would admit a device.
 pub struct Readiness {
     store: Store,
-    draining: AtomicBool,
+    admission: Arc<Admission>,
     last_probe: Mutex<Option<(Instant, Verdict)>>,
 }
 
@@ -39,17 +42,8 @@ struct Report {
 }
 
 impl Readiness {
-    pub fn new(store: Store) -> Self {
-        Self { store, draining: AtomicBool::new(false), last_probe: Mutex::new(None) }
-    }
-
-    /// From now on this node is not ready: it takes no new devices.
-    pub fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-    }
-
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    pub fn new(store: Store, admission: Arc<Admission>) -> Self {
+        Self { store, admission, last_probe: Mutex::new(None) }
     }
 
     async fn store_verdict(&self) -> Verdict {
@@ -74,8 +68,12 @@ impl Readiness {
     }
 
     fn admission_verdict(&self) -> Verdict {
-        let draining = self.is_draining();
-        Verdict { name: "admission", ok: !draining, detail: if draining { "draining" } else { "open" } }
+        let detail = match self.admission.open() {
+            Ok(()) => "open",
+            Err(Refusal::Draining) => "draining",
+            Err(_) => "the store is away or behind",
+        };
+        Verdict { name: "admission", ok: detail == "open", detail }
     }
 }
 

@@ -12,7 +12,7 @@ const PAGE: &str = r#"<!doctype html>
 </head>
 <body>
 <h1>lastpong</h1>
-<p>A connection supervisor: it knows the moment a device is gone, why, and tells everyone who needs to know.</p>
+<p>It knows the moment a device is gone, why, and tells everyone who needs to know.</p>
 <p>Devices connect by WebSocket to <code>/ws</code> with a device token.</p>
 <p>Open to everyone:</p>
 <ul>
@@ -21,7 +21,7 @@ const PAGE: &str = r#"<!doctype html>
 </ul>
 <p>With <code>Authorization: Bearer</code> and the admin token:</p>
 <ul>
-<li><a href="/debug/connections">/debug/connections</a>: live sessions; with <code>state=closed</code> those that ended</li>
+<li><a href="/debug/connections">/debug/connections</a>: sessions, live or <code>?state=closed</code></li>
 <li><a href="/debug/events">/debug/events</a>: recent events</li>
 <li><a href="/debug/performance">/debug/performance</a>: stalls, queues, store latencies</li>
 <li><a href="/v1/events">/v1/events</a>: the event log, as a stream or as pages</li>

@@ -1,12 +1,12 @@
 //! The routes that are answered with a response: one file a resource.
 //!
-//! - Handlers ask the feed, the store's records and the supervisors' snapshots through [`Doors`]; none holds SQL or a
-//!   session's state, and none waits for the traffic.
+//! - Handlers ask the feed, the store's records and the supervisors' snapshots through [`Doors`]; none holds
+//!   SQL or a session's state, and none waits for the traffic.
 //! - Every refusal is a [`problem::Problem`], also of an unknown route or method.
 //! - All but health, the front page and (where the settings say so) the metrics ask for the admin token.
 //!
-//! Requests with an `Upgrade` header never come here: they are taken over before, see `upgrade`. For them this
-//! module offers [`events_ws::events_ws`] and [`Doors::authorize`].
+//! Requests with an `Upgrade` header never come here: they are taken over before, see `upgrade`. For them
+//! this module offers [`events_ws::events_ws`] and [`Doors::authorize`].
 
 pub mod auth;
 pub mod debug;

@@ -1,10 +1,10 @@
 //! Refusals as RFC 9457 problem details.
 //!
-//! A [`Problem`] knows its status, headers and body without a web framework, so that the upgrade path can write one
-//! on a bare connection; for handlers it is an actix-web error.
+//! A [`Problem`] knows its status, headers and body without a web framework, so that the upgrade path can
+//! write one on a bare connection; for handlers it is an actix-web error.
 //!
-//! Beside the standard members, a problem with a bad input names it: `input`, its `value` (cut to
-//! [`MAX_SHOWN`] characters) and what is `allowed`.
+//! Beside the standard members, a problem with a bad input names it: `input`, its `value` (cut to 128
+//! characters) and what is `allowed`.
 
 use std::fmt;
 

@@ -1,4 +1,5 @@
-//! Query parameters: each known by name, given at most once, and refused with its name, its value and what is allowed.
+//! Query parameters: each known by name, given at most once, and refused with its name, its value and what is
+//! allowed.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;

@@ -95,7 +95,8 @@ impl Admission {
         Ok(pass)
     }
 
-    fn open(&self) -> Result<(), Refusal> {
+    /// Whether anyone may come in at all.
+    pub fn open(&self) -> Result<(), Refusal> {
         if self.is_draining() {
             return Err(Refusal::Draining);
         }

@@ -43,7 +43,7 @@ pub struct Effects {
     pub writes: Vec<Write>,
     /// For the workers.
     pub orders: Vec<(usize, Order)>,
-    /// Sessions that came and went without ever being on the record.
+    /// Facts of sessions that never come to be on the record.
     pub forgotten: usize,
 }
 
@@ -81,6 +81,7 @@ impl Directory {
 
     pub fn ended(&mut self, end: End, effects: &mut Effects) {
         let Entry::Occupied(mut occupied) = self.devices.entry(end.data.device_id.clone()) else {
+            effects.forgotten += 1;
             return;
         };
         let place = occupied.get_mut();
@@ -98,6 +99,8 @@ impl Directory {
             && newcomer.0.data.session_id == end.data.session_id
         {
             place.newcomer = None;
+            effects.forgotten += 2;
+        } else {
             effects.forgotten += 1;
         }
     }

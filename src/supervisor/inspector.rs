@@ -35,6 +35,12 @@ impl Inspector {
         self.windows.write().unwrap_or_else(std::sync::PoisonError::into_inner).push(window);
     }
 
+    /// Whether every worker's supervisor is alive.
+    pub fn all_connected(&self) -> bool {
+        let windows = self.windows.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        windows.iter().all(|window| window.worker.connected())
+    }
+
     /// What each worker holds: fresh, or as it last was where a worker does not answer.
     pub async fn look(&self) -> Vec<Arc<WorkerSnapshot>> {
         let windows = self.windows.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();

@@ -121,6 +121,10 @@ impl Handler<Enlist> for RootSupervisor {
     type Result = ();
 
     fn handle(&mut self, Enlist { worker, address }: Enlist, _: &mut Self::Context) {
+        if worker >= self.workers.len() {
+            // A worker thread that died was replaced by one with a number of its own.
+            self.workers.resize_with(worker + 1, Worker::default);
+        }
         self.workers[worker].address = Some(address);
     }
 }

@@ -1,4 +1,5 @@
-//! `GET /debug/connections`: live sessions by their snapshots, closed ones by the record; and one session in full.
+//! `GET /debug/connections`: live sessions by their snapshots, closed ones by the record; and one session in
+//! full.
 
 use std::str::FromStr;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! `GET /debug/events`: the most recent events first, and where the feed stands.
 //!
-//! The log is read backwards in stretches, at most [`MAX_SCANNED`] events a request: with a filter that wants little, a
-//! page may be short although `next_cursor` says that there is more.
+//! The log is read backwards in stretches, at most [`MAX_SCANNED`] events a request: with a filter that wants
+//! little, a page may be short although `next_cursor` says that there is more.
 
 use std::sync::Arc;
 
@@ -74,7 +74,8 @@ async fn newest_first(
     filter: &EventFilter,
     limit: usize,
 ) -> Result<(Vec<Arc<Event>>, i64), StoreError> {
-    // Unfiltered from the log and filtered here: the log is read forwards, so a filter would lead past the stretch.
+    // Unfiltered from the log and filtered here: the log is read forwards, so a filter would lead past the
+    // stretch.
     let everything = EventFilter::default();
     let mut found = Vec::new();
     let mut end = last;

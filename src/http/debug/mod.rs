@@ -1,6 +1,7 @@
 //! What an operator looks at: sessions, recent events, and how this node performs.
 //!
-//! Live sessions come from published snapshots, closed ones from the record, so that looking never slows the traffic.
+//! Live sessions come from published snapshots, closed ones from the record, so that looking never slows the
+//! traffic.
 
 mod connections;
 mod events;

@@ -1,8 +1,8 @@
 //! Choosing a page of live sessions: filter, order, and the place where the page before ended.
 //!
-//! Pure. A place is the sort value of the last session shown and its id, so paging is stable while sessions come and
-//! go: whoever stays is shown once, whoever changes its own sort value may be shown again or not. Sessions are never
-//! copied: at most one reference for each is collected, and only the page is put in order.
+//! Pure. A place is the sort value of the last session shown and its id, so paging is stable while sessions
+//! come and go: whoever stays is shown once, whoever changes its own sort value may be shown again or not.
+//! Sessions are never copied: at most one reference for each is collected, and only the page is put in order.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

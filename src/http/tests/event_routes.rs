@@ -79,3 +79,57 @@ async fn subscribers_beyond_the_bound_are_told_when_to_come_back() {
     let app = init_service(App::new().app_data(house.doors.clone()).configure(routes)).await;
     assert_eq!(call_service(&app, ask().to_request()).await.status(), 200);
 }
+
+/// Reads a response until it said `wanted` complete events, and returns their ids.
+async fn ids(response: &mut reqwest::Response, wanted: usize) -> Vec<i64> {
+    let mut text = String::new();
+    loop {
+        let whole = text.rfind("\n\n").map_or("", |end| &text[..end]);
+        let ids: Vec<i64> = whole.lines().filter_map(|l| l.strip_prefix("id: ")?.parse().ok()).collect();
+        if ids.len() >= wanted {
+            return ids;
+        }
+        let chunk = response.chunk().await.unwrap().expect("the stream goes on");
+        text.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+}
+
+#[actix_web::test]
+async fn over_a_socket_one_who_is_cut_frees_its_seat_and_misses_nothing() {
+    let house = house(vec![], Limits { subscribers: 1, ..Limits::default() }).await;
+    let doors = house.doors.clone();
+    let server = actix_web::HttpServer::new(move || App::new().app_data(doors.clone()).configure(routes));
+    let server = server.workers(1).disable_signals().bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("http://{}/v1/events", server.addrs()[0]);
+    let server = server.run();
+    let handle = server.handle();
+    let running = actix_web::rt::spawn(server);
+    let client = reqwest::Client::new();
+    let ask = |after: i64| {
+        let get = client.get(&url).header("Authorization", TOKEN);
+        get.header("Last-Event-ID", after.to_string()).send()
+    };
+    let mut last = 0;
+    for n in 0..5 {
+        let mut response = ask(last).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(ask(0).await.unwrap().status(), 503, "the one seat is taken");
+        house.record(n * 10..(n + 1) * 10).await;
+        let got = ids(&mut response, 10).await;
+        assert_eq!(got[..10], (last + 1..=last + 10).collect::<Vec<_>>());
+        last = got[9];
+        drop(response);
+        // That it is gone shows when it is written to. What is told meanwhile is for its next connection.
+        while house.doors.feed.standing().subscribers > 0 {
+            house.record(0..1).await;
+        }
+    }
+    let newest = house.doors.feed.newest();
+    let mut response = ask(last).await.unwrap();
+    house.doors.feed.close();
+    let rest = (last + 1..=newest).collect::<Vec<_>>();
+    assert_eq!(ids(&mut response, rest.len()).await, rest);
+    while response.chunk().await.unwrap().is_some() {}
+    handle.stop(false).await;
+    running.await.unwrap().unwrap();
+}

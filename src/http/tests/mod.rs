@@ -22,6 +22,7 @@ use crate::feed::Limits;
 use crate::feed::tests::{Log, NODE};
 use crate::ids::SessionId;
 use crate::secret::Secret;
+use crate::supervisor::admission::{self, Admission};
 use crate::supervisor::inspector::Window;
 use crate::supervisor::messages::TakeSnapshot;
 use crate::supervisor::snapshot::{SessionView, State, WorkerSnapshot};
@@ -86,22 +87,25 @@ fn view(n: usize) -> SessionView {
 struct House {
     log: Log,
     doors: web::Data<Doors>,
+    admission: Arc<Admission>,
 }
 
 async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
     let log = Log::new().await;
     let feed = log.feed(limits).await;
+    let limits = admission::Limits { sessions: 0, sessions_per_ip: 0, handshakes_per_sec: 0 };
+    let admission = Admission::new(limits, Arc::default());
     let doors = web::Data::new(Doors {
         node_id: NODE.parse().unwrap(),
         feed,
         store: log.store.clone(),
         inspector: inspector(sessions),
         auth: auth::AdminAuth::new(Secret::from("the-admin-token".to_owned())),
-        readiness: Readiness::new(log.store.clone()),
+        readiness: Readiness::new(log.store.clone(), admission.clone()),
         metrics: Arc::default(),
         metrics_public: false,
     });
-    House { log, doors }
+    House { log, doors, admission }
 }
 
 struct Answer {
@@ -241,7 +245,7 @@ async fn readiness_names_each_dependency() {
     let ready = house.found("/readyz").await;
     assert_eq!(ready["status"], "ready");
     assert_eq!(ready["dependencies"][0], json!({"name": "store", "ok": true, "detail": "answers"}));
-    house.doors.readiness.drain();
+    house.admission.drain();
     let answer = house.get("/readyz").await;
     assert_eq!(answer.status, 503);
     let admission = &answer.json()["dependencies"][1];

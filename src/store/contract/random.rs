@@ -115,12 +115,19 @@ async fn run<B: Bench>(steps: Vec<Step>) {
 fn check(log: &[Arc<Event>]) {
     let mut numbers: HashMap<&DeviceId, i64> = HashMap::new();
     let mut active: HashMap<SessionId, bool> = HashMap::new();
+    let mut runs: HashMap<SessionId, serde_json::Value> = HashMap::new();
     for (n, event) in log.iter().enumerate() {
         assert_eq!(event.seq, n as i64 + 1);
         let number = numbers.entry(event.device_id.as_ref().unwrap()).or_default();
         *number += 1;
         assert_eq!(device_seq(event), *number, "a gap or a repeat in a device's order");
         let session = event.session_id.unwrap();
+        let said_by = data(event)["incarnation"].clone();
+        assert_eq!(
+            *runs.entry(session).or_insert_with(|| said_by.clone()),
+            said_by,
+            "another run ended a session"
+        );
         match event.kind {
             EventKind::SessionConnected => {
                 assert_eq!(active.insert(session, true), None, "a session started twice");

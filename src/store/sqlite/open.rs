@@ -268,7 +268,7 @@ const WRITER: &[&str] = &[
     "PRAGMA wal_autocheckpoint = 4096",
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA temp_store = MEMORY",
-    "PRAGMA cache_size = -65536",
+    "PRAGMA cache_size = -16384",
 ];
 
 const READER: &[&str] =
