@@ -11,7 +11,8 @@ use actix_http::ws::{handshake_response, verify_handshake};
 use actix_http::{HttpService, Request, Response, StatusCode};
 use anyhow::Context as _;
 use futures_util::{SinkExt, StreamExt};
-use lastpong::session::socket::{Frame, FrameLimits, Incoming, Received, Socket, Violation};
+use lastpong::session::frames::{Frame, FrameLimits, Inbound, Violation};
+use lastpong::session::socket::{Incoming, Received, Socket};
 use tokio::net::TcpStream;
 
 type Connection = Framed<TcpStream, Codec>;
@@ -56,14 +57,16 @@ async fn echo(socket: Rc<Socket>, mut incoming: Incoming<Socket>) {
     while let Some(received) = incoming.next().await {
         let answer = match &received {
             _ if closed => continue,
-            Received::Text(text) => Frame::Text(std::str::from_utf8(text).unwrap_or_default()),
-            Received::Binary(data) => Frame::Binary(data),
-            Received::Ping(data) => Frame::Pong(data),
-            Received::Close(code) => Frame::Close(*code),
+            Received::Frame(Inbound::Text(text)) => {
+                Frame::Text(std::str::from_utf8(text).unwrap_or_default())
+            }
+            Received::Frame(Inbound::Binary(data)) => Frame::Binary(data),
+            Received::Frame(Inbound::Ping(data)) => Frame::Pong(data),
+            Received::Frame(Inbound::Close(code)) => Frame::Close(*code),
             Received::Violation(Violation::Protocol) => Frame::Close(Some(1002)),
             Received::Violation(Violation::Utf8) => Frame::Close(Some(1007)),
             Received::Violation(Violation::TooBig) => Frame::Close(Some(1009)),
-            Received::Fragment | Received::Pong(_) => continue,
+            Received::Frame(Inbound::Fragment | Inbound::Pong(_)) => continue,
             Received::Gone(_) => return,
         };
         closed = matches!(answer, Frame::Close(_));

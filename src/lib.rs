@@ -14,7 +14,7 @@
 //! | [`startup`] | wires the above, and takes it down in order |
 //!
 //! The leaves below them know nothing of each other's state: [`ids`], [`time`], [`reason`], [`event`],
-//! [`protocol`], [`rate`], [`metrics`], [`config`], [`secret`], [`token`].
+//! [`protocol`], [`problem`], [`rate`], [`metrics`], [`config`], [`secret`], [`token`].
 //!
 //! # What holds everywhere
 //!
@@ -30,6 +30,7 @@ pub mod feed;
 pub mod http;
 pub mod ids;
 pub mod metrics;
+pub mod problem;
 pub mod protocol;
 pub mod rate;
 pub mod reason;

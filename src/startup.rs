@@ -33,9 +33,9 @@ use crate::metrics::Metrics;
 use crate::registry::actor::{Parts, Registry};
 use crate::registry::batch::Grouping;
 use crate::registry::messages::{Report, Settle};
-use crate::secret::Secret;
+use crate::secret::{Secret, make_private_dir};
 use crate::session::handshake::{Gate, RefusalLog};
-use crate::session::life::House;
+use crate::session::house::House;
 use crate::store::Store;
 use crate::supervisor::Inspector;
 use crate::supervisor::admission::{Admission, Limits};
@@ -71,12 +71,20 @@ pub fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> anyhow::Resu
     }
     let (token_secret, _) = settings.token_secret()?;
     let (admin_token, _) = settings.admin_token()?;
-    let store = Store::open_sqlite(&settings.database_path())?;
+    let store = open_store(&settings)?;
     let listener = listen(settings.bind).with_context(|| format!("cannot listen on {}", settings.bind))?;
     raise_file_limit();
     let system = actix::System::new();
     let node = Node { settings: Arc::new(settings), token_secret, admin_token, store };
     system.block_on(node.run(listener, ready))
+}
+
+fn open_store(settings: &Settings) -> anyhow::Result<Store> {
+    let path = settings.database_path();
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        make_private_dir(folder)?;
+    }
+    Ok(Store::open_sqlite(&path)?)
 }
 
 /// With room for those who all return at once.

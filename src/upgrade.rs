@@ -24,10 +24,10 @@ use tokio::time::timeout;
 
 use crate::http::Doors;
 use crate::http::events_ws::{SILENCE, events_ws};
-use crate::http::problem::{self, Problem};
 use crate::metrics::Handshake;
+use crate::problem::{self, Problem};
 use crate::session::handshake::{Gate, RefusalLog, SUBPROTOCOL};
-use crate::session::life::House;
+use crate::session::house::House;
 
 type Connection = Framed<TcpStream, Codec>;
 

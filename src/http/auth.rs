@@ -10,7 +10,7 @@ use actix_web::http::header;
 use actix_web::{FromRequest, HttpRequest, web};
 
 use super::Doors;
-use super::problem::Problem;
+use crate::problem::Problem;
 use crate::secret::Secret;
 
 /// Who holds the admin token.

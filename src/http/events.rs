@@ -8,12 +8,12 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::auth::Admin;
-use super::problem::Problem;
 use super::query::{FILTERS, Params};
 use super::{Doors, json};
 use crate::feed::cursor::Subscription;
 use crate::feed::seats::Sink;
 use crate::feed::{Feed, sse};
+use crate::problem::Problem;
 use crate::store::{EventFilter, LogBounds, StoreError};
 
 /// Stretches of the log that are read for one page. A filter that wants little makes pages short, not

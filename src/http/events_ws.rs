@@ -26,9 +26,9 @@ use tokio::time::Instant;
 
 use super::Doors;
 use super::events::Asked;
-use super::problem::Problem;
 use crate::feed::cursor::{Next, Subscription};
 use crate::feed::seats::Sink;
+use crate::problem::Problem;
 use crate::store::StoreError;
 
 pub const PING_EVERY: Duration = Duration::from_secs(15);

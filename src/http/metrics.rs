@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::Doors;
 use super::auth::authorization;
-use super::problem::Problem;
+use crate::problem::Problem;
 
 pub(super) async fn metrics(request: HttpRequest, doors: web::Data<Doors>) -> Result<HttpResponse, Problem> {
     if !doors.metrics_public {

@@ -2,7 +2,7 @@
 //!
 //! - Handlers ask the feed, the store's records and the supervisors' snapshots through [`Doors`]; none holds
 //!   SQL or a session's state, and none waits for the traffic.
-//! - Every refusal is a [`problem::Problem`], also of an unknown route or method.
+//! - Every refusal is a [`Problem`], also of an unknown route or method.
 //! - All but health, the front page and (where the settings say so) the metrics ask for the admin token.
 //!
 //! Requests with an `Upgrade` header never come here: they are taken over before, see `upgrade`. For them
@@ -16,7 +16,6 @@ pub mod health;
 mod home;
 mod json;
 mod metrics;
-pub mod problem;
 mod query;
 
 use std::sync::Arc;
@@ -25,13 +24,14 @@ use actix_web::dev::Handler;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, Resource, Responder, web};
 
 use crate::feed::Feed;
+use crate::feed::seats::NoSeat;
 use crate::ids::NodeId;
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::problem::Problem;
+use crate::store::{Store, StoreError};
 use crate::supervisor::Inspector;
 use auth::AdminAuth;
 use health::Readiness;
-use problem::Problem;
 
 /// What the handlers reach. One for the whole node, in `web::Data`.
 pub struct Doors {
@@ -94,6 +94,24 @@ async fn needs_upgrade(request: HttpRequest) -> Result<HttpResponse, Problem> {
     let path = request.path();
     Err(Problem::bad_request(format!("{path} speaks WebSocket: the request needs `Upgrade: websocket`"))
         .about("Upgrade", "", "websocket"))
+}
+
+/// Seconds after which a refusal that passes by itself is worth another try.
+const RETRY_SOON: u64 = 1;
+const RETRY_WHEN_FULL: u64 = 5;
+
+/// The reader is told no more than that it may try again: what is wrong with the store is for the log.
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        log::warn!(error:% = error; "a request was refused: the store could not be read");
+        Self::unavailable("the store cannot be read now", RETRY_SOON)
+    }
+}
+
+impl From<NoSeat> for Problem {
+    fn from(full: NoSeat) -> Self {
+        Self::unavailable(full.to_string(), RETRY_WHEN_FULL)
+    }
 }
 
 #[cfg(test)]

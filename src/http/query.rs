@@ -5,9 +5,9 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-use super::problem::Problem;
 use crate::event::EventKind;
 use crate::ids::DeviceId;
+use crate::problem::Problem;
 use crate::reason::Reason;
 use crate::store::{EventFilter, Match};
 

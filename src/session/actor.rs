@@ -15,8 +15,10 @@ use crate::store::Start;
 use crate::supervisor::roster::Child;
 use crate::time::Now;
 
-use super::life::{House, Parts, Session};
-use super::socket::{Frame, Incoming, Received};
+use super::frames::{Frame, Inbound};
+use super::house::House;
+use super::life::{Parts, Session};
+use super::socket::{Incoming, Received};
 
 /// The session's start is durable.
 #[derive(Debug, Message)]
@@ -51,11 +53,12 @@ impl SessionActor {
         let Some(session) = session else { return };
         let watched = session.clone();
         let life = AssertUnwindSafe(ctx.into_future(Self { session, read })).catch_unwind();
-        actix_rt::spawn(async move {
-            if life.await.is_err() {
+        // Not an async block: that would hold the whole of the actor twice.
+        actix_rt::spawn(life.map(move |ended| {
+            if ended.is_err() {
                 watched.crashed();
             }
-        });
+        }));
     }
 
     fn heard_text(&self, text: &str) {
@@ -109,25 +112,29 @@ impl Handler<Begin> for SessionActor {
 impl StreamHandler<Received> for SessionActor {
     fn handle(&mut self, received: Received, _: &mut Self::Context) {
         let session = &self.session;
-        match received {
-            Received::Gone(gone) => return session.gone(gone),
-            Received::Close(_) if session.has_ended() => return session.leave(),
-            _ if session.has_ended() => return,
-            Received::Close(code) => return session.closed_by_device(code),
+        let frame = match received {
+            Received::Frame(frame) => frame,
+            Received::Violation(_) if session.has_ended() => return,
             Received::Violation(violation) => return session.violated(violation),
+            Received::Gone(gone) => return session.gone(gone),
+        };
+        match frame {
+            Inbound::Close(_) if session.has_ended() => return session.leave(),
+            _ if session.has_ended() => return,
+            Inbound::Close(code) => return session.closed_by_device(code),
             _ if !session.count_frame() => return,
-            Received::Pong(token) => {
+            Inbound::Pong(token) => {
                 return session.heard_pong(token[..].try_into().ok().map(u64::from_be_bytes));
             }
             _ => session.heard_frame(),
         }
-        match received {
-            Received::Text(text) => match std::str::from_utf8(&text) {
+        match frame {
+            Inbound::Text(text) => match std::str::from_utf8(&text) {
                 Ok(text) => self.heard_text(text),
                 Err(_) => self.not_understood(NotUnderstood::NotJson),
             },
-            Received::Binary(_) => self.not_understood(NotUnderstood::Binary),
-            Received::Ping(data) => {
+            Inbound::Binary(_) => self.not_understood(NotUnderstood::Binary),
+            Inbound::Ping(data) => {
                 session.house().roster.metrics.messages.device_pings.inc();
                 session.send(Frame::Pong(&data));
             }

@@ -20,17 +20,18 @@ use tokio::net::TcpStream;
 
 use crate::config::Settings;
 use crate::event::{Connected, Meta};
-use crate::http::problem::Problem;
 use crate::ids::{DeviceType, EventId, SessionId};
 use crate::metrics::Handshake;
+use crate::problem::Problem;
 use crate::rate::Rate;
 use crate::store::Start;
 use crate::supervisor::admission::{Admission, Pass, Refusal};
-use crate::time::{Mono, Timestamp};
+use crate::time::{Mono, Now, Timestamp};
 use crate::token::{Claims, DeviceTokens, NotClaimed, UsedTokens};
 
 use super::actor::SessionActor;
-use super::life::{House, Parts};
+use super::house::House;
+use super::life::Parts;
 use super::socket::Socket;
 
 /// The subprotocol that a browser names beside its token.
@@ -135,7 +136,8 @@ impl Admitted {
     /// The socket is gone already.
     pub fn begin(self, house: &Rc<House>, stream: TcpStream, read: BytesMut) -> std::io::Result<()> {
         let socket = Socket::new(stream, house.max_output, house.no_progress())?;
-        let connected_at = Timestamp::now();
+        let now = Now::read();
+        let connected_at = now.wall;
         let left = (self.claims.expires_at.saturating_mul(1_000_000)).saturating_sub(connected_at.0);
         let authenticated_for = Duration::from_micros(u64::try_from(left).unwrap_or(0));
         let data = Arc::new(Connected {
@@ -153,6 +155,7 @@ impl Admitted {
         let pass = self.pass;
         SessionActor::spawn(house.clone(), start, read, |actor| Parts {
             start: data,
+            connected: now.mono,
             socket,
             authenticated_for,
             pass,

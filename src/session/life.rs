@@ -10,13 +10,8 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use actix::Addr;
-use prometheus::IntGauge;
-
-use crate::config::Settings;
 use crate::event::{Connected, Disconnected, Meta};
-use crate::ids::{EventId, Incarnation, NodeId, SessionId};
-use crate::metrics::Metrics;
+use crate::ids::{EventId, SessionId};
 use crate::protocol::ToDevice;
 use crate::rate::Rate;
 use crate::reason::{DetectedBy, Reason};
@@ -24,72 +19,20 @@ use crate::store::{End, LastHeard};
 use crate::supervisor::admission::Pass;
 use crate::supervisor::clock::{Attended, Clocks};
 use crate::supervisor::messages::{Command, Fact};
-use crate::supervisor::roster::{Child, Roster};
+use crate::supervisor::roster::Child;
 use crate::supervisor::snapshot::{SessionView, State};
 use crate::time::{Mono, Now, millis};
+use actix::Addr;
 
 use super::actor::{Begin, SessionActor};
-use super::socket::{Frame, FrameLimits, Gone, SendError, Socket, Violation};
-use super::state::{Action, Liveness, Pace};
+use super::frames::{Frame, Violation};
+use super::house::House;
+use super::socket::{Gone, SendError, Socket};
+use super::state::{Action, Liveness};
 
 /// A device with something unread is not silent: it is given so much longer, so many times.
 const GRACE: Duration = Duration::from_millis(250);
 const GRACES: u8 = 4;
-
-/// What the sessions of one worker have in common.
-pub struct House {
-    pub roster: Rc<Roster>,
-    pub node_id: NodeId,
-    pub incarnation: Incarnation,
-    pub pace: Pace,
-    pub frames: FrameLimits,
-    /// Zero is no limit.
-    pub frames_per_sec: u32,
-    pub max_output: u32,
-    /// How long a start may take to be durable.
-    pub patience: Duration,
-    pub close_timeout: Duration,
-    gauges: [IntGauge; 3],
-}
-
-impl House {
-    pub fn new(roster: Rc<Roster>, settings: &Settings, incarnation: Incarnation) -> Self {
-        let gauge = |state| roster.metrics.sessions.with_label_values(&[state]);
-        Self {
-            gauges: ["starting", "live", "suspect"].map(gauge),
-            node_id: settings.node_id.clone(),
-            incarnation,
-            pace: Pace {
-                ping_interval: settings.ping_interval,
-                pong_timeout: settings.pong_timeout,
-                max_missed_pongs: settings.max_missed_pongs,
-                adaptive: settings.adaptive_ping,
-            },
-            frames: FrameLimits {
-                frame: settings.max_frame_bytes as u32,
-                message: settings.max_message_bytes as u32,
-            },
-            frames_per_sec: settings.frames_per_sec,
-            max_output: settings.max_output_bytes as u32,
-            patience: settings.handshake_timeout,
-            close_timeout: settings.close_timeout,
-            roster,
-        }
-    }
-
-    /// The longest that written data may stay unacknowledged: twice as long as a silent device has.
-    pub fn no_progress(&self) -> Duration {
-        self.pace.verdict() * 2
-    }
-
-    fn metrics(&self) -> &Metrics {
-        &self.roster.metrics
-    }
-
-    fn gauge(&self, state: State) -> &IntGauge {
-        &self.gauges[state as usize]
-    }
-}
 
 /// One session.
 pub struct Session {
@@ -113,6 +56,8 @@ pub struct Session {
 /// What a session is made of.
 pub struct Parts {
     pub start: Arc<Connected>,
+    /// When the device was let in: the moment of `start.connected_at`.
+    pub connected: Mono,
     pub socket: Socket,
     /// How long the token is good for.
     pub authenticated_for: Duration,
@@ -135,7 +80,7 @@ impl Session {
             key,
             start: parts.start,
             socket: parts.socket,
-            liveness: RefCell::new(Liveness::new(now, house.patience)),
+            liveness: RefCell::new(Liveness::new(Clocks { mono: parts.connected, ..now }, house.patience)),
             device_seq: Cell::new(0),
             expires: now.attended + parts.authenticated_for,
             frames: Cell::new(Rate::new(house.frames_per_sec)),
@@ -266,7 +211,7 @@ impl Session {
     /// Nothing more is expected of the peer.
     pub fn leave(&self) {
         self.socket.shut();
-        self.house.roster.leave(self.key);
+        self.house.roster.leave(self.key, self.start.session_id);
     }
 
     fn end(&self, reason: Reason, detected_by: DetectedBy) {

@@ -1,15 +1,10 @@
-//! The socket of one session: frames in, frames out. All that knows the WebSocket library is here.
+//! The socket of one session: bytes in, bytes out.
 //!
-//! - A frame's declared length is held against its limit before a byte of it is waited for, and a message's
-//!   against the sum of its fragments.
 //! - An idle socket holds no buffer. Reading goes through one scratch buffer a thread; a session keeps only what
 //!   there is of an unfinished frame or message. Output is kept only while the kernel does not take it, and is
 //!   bounded.
 //! - [`Socket::send`] and [`Socket::shut`] work at once and from outside the session's task: the supervisor
 //!   needs no reading task to ping a session or to end it.
-//!
-//! Frames are parsed and written by `actix_http::ws` (RFC 6455 section 5). What that leaves to its user is done
-//! here: limits up front, the order of fragments, UTF-8 over fragments.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -18,12 +13,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use actix_http::ws::{OpCode, Parser};
-use actix_web_actors::ws::{CloseReason, ProtocolError};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use futures_util::Stream;
 use socket2::SockRef;
 use tokio::net::TcpStream;
+
+use super::frames::{Decoder, Frame, FrameLimits, Inbound, Violation};
 
 /// The most bytes taken from a socket in one go.
 const SCRATCH: usize = 16 * 1024;
@@ -35,37 +30,14 @@ thread_local! {
     static WRITE: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(1024));
 }
 
-/// What one frame may be, in bytes.
-#[derive(Debug, Clone, Copy)]
-pub struct FrameLimits {
-    pub frame: u32,
-    /// All fragments of a message together.
-    pub message: u32,
-}
-
 /// What came in.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
-    Text(Bytes),
-    Binary(Bytes),
-    /// A part of a message that is not complete.
-    Fragment,
-    Ping(Bytes),
-    Pong(Bytes),
-    /// The code, where one was given.
-    Close(Option<u16>),
+    Frame(Inbound),
     /// What RFC 6455 forbids. Only the end of the connection comes after it.
     Violation(Violation),
     /// The connection is gone. Nothing comes after it.
     Gone(Gone),
-}
-
-/// What RFC 6455, or the limits, forbid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Violation {
-    Protocol,
-    Utf8,
-    TooBig,
 }
 
 /// How a connection went.
@@ -100,31 +72,6 @@ pub enum SendError {
     /// Over the bound on waiting output.
     Full,
     Gone(Gone),
-}
-
-/// A frame to send.
-#[derive(Debug, Clone, Copy)]
-pub enum Frame<'a> {
-    Text(&'a str),
-    Binary(&'a [u8]),
-    Ping(&'a [u8]),
-    Pong(&'a [u8]),
-    Close(Option<u16>),
-}
-
-impl Frame<'_> {
-    fn write(self, dst: &mut BytesMut) {
-        match self {
-            Frame::Text(text) => Parser::write_message(dst, text, OpCode::Text, true, false),
-            Frame::Binary(data) => Parser::write_message(dst, data, OpCode::Binary, true, false),
-            Frame::Ping(data) => Parser::write_message(dst, data, OpCode::Ping, true, false),
-            Frame::Pong(data) => Parser::write_message(dst, data, OpCode::Pong, true, false),
-            Frame::Close(code) => {
-                let reason = code.map(|code| CloseReason { code: code.into(), description: None });
-                Parser::write_close(dst, reason, false);
-            }
-        }
-    }
 }
 
 /// A taken-over connection.
@@ -266,8 +213,7 @@ pub struct Incoming<T> {
 impl<T: AsRef<Socket>> Incoming<T> {
     /// `read` is what came after the handshake and was read with it.
     pub fn new(owner: Rc<T>, limits: FrameLimits, read: BytesMut) -> Self {
-        let decoder = Decoder { limits, unread: read, in_scratch: true, message: None };
-        Self { owner, decoder, discarding: false, over: false }
+        Self { owner, decoder: Decoder::new(limits, read), discarding: false, over: false }
     }
 
     fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
@@ -277,10 +223,10 @@ impl<T: AsRef<Socket>> Incoming<T> {
         }
         loop {
             if self.discarding {
-                self.decoder.unread.clear();
+                self.decoder.discard();
             }
             match self.decoder.next() {
-                Ok(Some(received)) => return Poll::Ready(received),
+                Ok(Some(frame)) => return Poll::Ready(Received::Frame(frame)),
                 Ok(None) => {}
                 Err(violation) => {
                     self.discarding = true;
@@ -327,146 +273,4 @@ impl<T: AsRef<Socket>> Stream for Incoming<T> {
         self.over = matches!(received, Received::Gone(_));
         Poll::Ready(Some(received))
     }
-}
-
-/// Bytes to messages.
-struct Decoder {
-    limits: FrameLimits,
-    unread: BytesMut,
-    /// What is unread lies in the thread's scratch buffer.
-    in_scratch: bool,
-    message: Option<Box<Message>>,
-}
-
-/// A message of which fragments are to come.
-struct Message {
-    text: bool,
-    data: BytesMut,
-    /// How much of the data is known to be UTF-8.
-    valid: usize,
-}
-
-impl Decoder {
-    /// Takes over what was read into the thread's scratch buffer.
-    fn feed(&mut self, scratch: &mut BytesMut) {
-        if self.unread.is_empty() {
-            self.unread = scratch.split();
-            self.in_scratch = true;
-        } else {
-            self.unread.extend_from_slice(scratch);
-        }
-    }
-
-    /// Nothing to do for now: what is left must not pin the scratch buffer, nor nothing a buffer.
-    fn settle(&mut self) {
-        if self.unread.is_empty() {
-            self.unread = BytesMut::new();
-        } else if self.in_scratch {
-            self.unread = BytesMut::from(&self.unread[..]);
-        }
-        self.in_scratch = false;
-    }
-
-    fn next(&mut self) -> Result<Option<Received>, Violation> {
-        if !self.has_frame()? {
-            return Ok(None);
-        }
-        let limit = self.limits.frame.max(self.limits.message) as usize;
-        let Some((last, opcode, payload)) =
-            Parser::parse(&mut self.unread, true, limit).map_err(violation)?
-        else {
-            return Ok(None);
-        };
-        let payload = payload.unwrap_or_default();
-        Ok(Some(match opcode {
-            OpCode::Ping | OpCode::Pong | OpCode::Close if !last => return Err(Violation::Protocol),
-            OpCode::Ping => Received::Ping(payload.freeze()),
-            OpCode::Pong => Received::Pong(payload.freeze()),
-            OpCode::Close => Received::Close(close_code(&payload)?),
-            OpCode::Text | OpCode::Binary if self.message.is_some() => return Err(Violation::Protocol),
-            OpCode::Text if last => {
-                std::str::from_utf8(&payload).map_err(|_| Violation::Utf8)?;
-                Received::Text(payload.freeze())
-            }
-            OpCode::Binary if last => Received::Binary(payload.freeze()),
-            OpCode::Text | OpCode::Binary => {
-                let data = BytesMut::from(&payload[..]);
-                let mut message = Box::new(Message { text: opcode == OpCode::Text, data, valid: 0 });
-                message.check(false)?;
-                self.message = Some(message);
-                Received::Fragment
-            }
-            OpCode::Continue => self.go_on(last, &payload)?,
-            OpCode::Bad => return Err(Violation::Protocol),
-        }))
-    }
-
-    fn go_on(&mut self, last: bool, payload: &[u8]) -> Result<Received, Violation> {
-        let message = self.message.as_mut().ok_or(Violation::Protocol)?;
-        message.data.extend_from_slice(payload);
-        message.check(last)?;
-        if !last {
-            return Ok(Received::Fragment);
-        }
-        let Some(message) = self.message.take() else { return Err(Violation::Protocol) };
-        let data = message.data.freeze();
-        Ok(if message.text { Received::Text(data) } else { Received::Binary(data) })
-    }
-
-    /// Whether the next frame is here as a whole. The length that it declares is held against its limit as soon
-    /// as it can be read.
-    fn has_frame(&self) -> Result<bool, Violation> {
-        let [first, second, rest @ ..] = &self.unread[..] else { return Ok(false) };
-        let (head, declared) = match (second & 0x7f, rest) {
-            (126, [a, b, ..]) => (4, u64::from(u16::from_be_bytes([*a, *b]))),
-            (127, [a, b, c, d, e, f, g, h, ..]) => (10, u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h])),
-            (126 | 127, _) => return Ok(false),
-            (short, _) => (2, u64::from(short)),
-        };
-        let is_control = first & 0x08 != 0;
-        // RFC 6455 section 5.5.
-        if is_control && declared > 125 {
-            return Err(Violation::Protocol);
-        }
-        let gathered = self.message.as_ref().map_or(0, |message| message.data.len() as u64);
-        let limits = self.limits;
-        if !is_control
-            && (declared > limits.frame.into() || gathered.saturating_add(declared) > limits.message.into())
-        {
-            return Err(Violation::TooBig);
-        }
-        let mask = if second & 0x80 != 0 { 4 } else { 0 };
-        Ok(self.unread.len() as u64 >= head + mask + declared)
-    }
-}
-
-impl Message {
-    /// Checks what came as far as characters are complete. A character may go on in the next fragment.
-    fn check(&mut self, last: bool) -> Result<(), Violation> {
-        if !self.text {
-            return Ok(());
-        }
-        match std::str::from_utf8(&self.data[self.valid..]) {
-            Ok(_) => self.valid = self.data.len(),
-            Err(error) if error.error_len().is_none() && !last => self.valid += error.valid_up_to(),
-            Err(_) => return Err(Violation::Utf8),
-        }
-        Ok(())
-    }
-}
-
-fn violation(error: ProtocolError) -> Violation {
-    match error {
-        ProtocolError::Overflow => Violation::TooBig,
-        _ => Violation::Protocol,
-    }
-}
-
-/// The code of a close frame, none where it is empty.
-fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
-    if payload.len() > 2 && std::str::from_utf8(&payload[2..]).is_err() {
-        return Err(Violation::Utf8);
-    }
-    let reason = Parser::try_parse_close_payload(payload).map_err(violation)?;
-    Ok(reason.map(|reason| reason.code.into()))
 }

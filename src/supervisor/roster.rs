@@ -116,11 +116,15 @@ impl Roster {
         }
     }
 
-    /// Nothing is left of the session.
-    pub fn leave(&self, key: u32) {
-        let left = self.seats.borrow_mut().try_remove(key as usize);
-        // What the session drops may come back here.
-        drop(left);
+    /// Nothing is left of the session. Its key may have passed to another since it left before: the id decides.
+    pub fn leave(&self, key: u32, session_id: SessionId) {
+        let mut seats = self.seats.borrow_mut();
+        if seats.get(key as usize).is_some_and(|seat| seat.child.session_id() == session_id) {
+            let left = seats.remove(key as usize);
+            // What the session drops may come back here.
+            drop(seats);
+            drop(left);
+        }
     }
 
     /// Sends a fact to the root with what else has happened in this turn of the loop.
@@ -196,7 +200,7 @@ impl Roster {
             // Never for the slot that is just being emptied.
             self.enter(key, child.due().max(clocks.attended + Duration::from_micros(1)));
         } else {
-            self.seats.borrow_mut().try_remove(key as usize);
+            self.leave(key, child.session_id());
         }
     }
 

@@ -12,9 +12,9 @@ use super::{answer, seal, unseal};
 use crate::event::Event;
 use crate::feed::{Feed, Standing};
 use crate::http::auth::Admin;
-use crate::http::problem::Problem;
 use crate::http::query::{FILTERS, Params};
 use crate::http::{Doors, json};
+use crate::problem::Problem;
 use crate::store::{EventFilter, LogBounds, StoreError};
 use crate::time::Timestamp;
 

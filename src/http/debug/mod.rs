@@ -16,9 +16,9 @@ pub(super) use connections::{connection, connections};
 pub(super) use events::events;
 
 use super::auth::Admin;
-use super::problem::Problem;
 use super::query::Params;
 use super::{Doors, json};
+use crate::problem::Problem;
 use crate::time::Timestamp;
 
 /// A list as every list of lastpong is told.

@@ -21,6 +21,7 @@ use crate::event::RttMs;
 use crate::feed::Limits;
 use crate::feed::tests::{Log, NODE};
 use crate::ids::SessionId;
+use crate::problem;
 use crate::secret::Secret;
 use crate::supervisor::admission::{self, Admission};
 use crate::supervisor::inspector::Window;

@@ -14,17 +14,10 @@ use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
 
-use crate::feed::seats::NoSeat;
-use crate::store::StoreError;
-
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// Of a bad value, this many characters are shown again.
 const MAX_SHOWN: usize = 128;
-
-/// Seconds after which a refusal that passes by itself is worth another try.
-const RETRY_SOON: u64 = 1;
-const RETRY_WHEN_FULL: u64 = 5;
 
 /// A refusal, ready to be written.
 #[derive(Debug, Clone)]
@@ -123,7 +116,7 @@ impl Problem {
             detail: &self.detail,
             input: self.input.as_deref(),
         };
-        super::json::text(&body)
+        serde_json::to_string(&body).expect("a problem is plain data")
     }
 }
 
@@ -151,20 +144,6 @@ impl ResponseError for Problem {
             response.append_header(header.clone());
         }
         response.body(self.body())
-    }
-}
-
-/// The reader is told no more than that it may try again: what is wrong with the store is for the log.
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        log::warn!(error:% = error; "a request was refused: the store could not be read");
-        Self::unavailable("the store cannot be read now", RETRY_SOON)
-    }
-}
-
-impl From<NoSeat> for Problem {
-    fn from(full: NoSeat) -> Self {
-        Self::unavailable(full.to_string(), RETRY_WHEN_FULL)
     }
 }
 

@@ -1,0 +1,70 @@
+//! What the sessions of one worker have in common: their supervisor, their pace and their limits.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use prometheus::IntGauge;
+
+use crate::config::Settings;
+use crate::ids::{Incarnation, NodeId};
+use crate::metrics::Metrics;
+use crate::supervisor::roster::Roster;
+use crate::supervisor::snapshot::State;
+
+use super::frames::FrameLimits;
+use super::state::Pace;
+
+/// What the sessions of one worker have in common.
+pub struct House {
+    pub roster: Rc<Roster>,
+    pub node_id: NodeId,
+    pub incarnation: Incarnation,
+    pub pace: Pace,
+    pub frames: FrameLimits,
+    /// Zero is no limit.
+    pub frames_per_sec: u32,
+    pub max_output: u32,
+    /// How long a start may take to be durable.
+    pub patience: Duration,
+    pub close_timeout: Duration,
+    gauges: [IntGauge; 3],
+}
+
+impl House {
+    pub fn new(roster: Rc<Roster>, settings: &Settings, incarnation: Incarnation) -> Self {
+        let gauge = |state| roster.metrics.sessions.with_label_values(&[state]);
+        Self {
+            gauges: ["starting", "live", "suspect"].map(gauge),
+            node_id: settings.node_id.clone(),
+            incarnation,
+            pace: Pace {
+                ping_interval: settings.ping_interval,
+                pong_timeout: settings.pong_timeout,
+                max_missed_pongs: settings.max_missed_pongs,
+                adaptive: settings.adaptive_ping,
+            },
+            frames: FrameLimits {
+                frame: settings.max_frame_bytes as u32,
+                message: settings.max_message_bytes as u32,
+            },
+            frames_per_sec: settings.frames_per_sec,
+            max_output: settings.max_output_bytes as u32,
+            patience: settings.handshake_timeout,
+            close_timeout: settings.close_timeout,
+            roster,
+        }
+    }
+
+    /// The longest that written data may stay unacknowledged: twice as long as a silent device has.
+    pub fn no_progress(&self) -> Duration {
+        self.pace.verdict() * 2
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.roster.metrics
+    }
+
+    pub fn gauge(&self, state: State) -> &IntGauge {
+        &self.gauges[state as usize]
+    }
+}

@@ -1,0 +1,22 @@
+//! lastpong as a whole: the real program, real sockets, real files; one file a story.
+//!
+//! Every test starts a program of its own on a port of its own, with a data directory of its own, and speaks to it
+//! only from outside. Nothing here waits by sleeping: it waits for a condition, with a deadline that is far away.
+//! Tests that need a thousand sockets take turns ([`support::heavy`]), for one process may hold only so many.
+
+mod support;
+
+mod crash;
+mod debug;
+mod feed;
+mod frames;
+mod handshake;
+mod layers;
+mod order;
+#[cfg(feature = "chaos")]
+mod panic;
+mod python;
+mod reasons;
+mod settings;
+mod shutdown;
+mod stall;

@@ -1,0 +1,267 @@
+//! Every way to die that a device and its network have: one end record, with the right reason, and the right code seen.
+//!
+//! Told elsewhere: `draining` in `shutdown.rs`, `node_lost` in `crash.rs`, `internal_error` in `panic.rs`; the many
+//! ways to violate the protocol in `frames.rs`; the same with another public client in `python.rs`.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+
+use crate::support::device::reset;
+use crate::support::net::Wire;
+use crate::support::raw::{self, Ask, CLOSE, Raw, Seen, TEXT};
+use crate::support::{Device, End, Events, Server, Token, eventually, token, within};
+
+/// Pings twice a second, so that silence is found soon.
+const BRISK: &[(&str, &str)] =
+    &[("PING_INTERVAL", "500ms"), ("PONG_TIMEOUT", "500ms"), ("MAX_MISSED_PONGS", "2")];
+
+async fn expect_end(server: &Server, session_id: &str, end: End) -> serde_json::Value {
+    let record = Events::new().only_end(server, session_id).await;
+    end.check(&record);
+    record
+}
+
+fn session_id(welcome: &serde_json::Value) -> String {
+    welcome["session_id"].as_str().expect("a session id").to_owned()
+}
+
+#[tokio::test]
+async fn a_close_frame_is_echoed_and_recorded() {
+    let server = Server::start(&[]).await;
+    for code in [1000, 1001, 3000, 4999] {
+        let mut device = Device::connect(&server, &format!("closer-{code}")).await;
+        assert_eq!(device.close(Some(code)).await, Seen::Close(Some(code)));
+        expect_end(&server, &device.session_id(), End::by("client_closed").code(code)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_close_frame_without_a_code_is_echoed_without_one() {
+    let server = Server::start(&[]).await;
+    let (mut device, welcome) = Raw::connect(server.addr, &token("closer")).await;
+    device.send(CLOSE, b"").await.unwrap();
+    assert_eq!(device.closed(true).await, Seen::Close(None));
+    expect_end(&server, &session_id(&welcome), End::by("client_closed")).await;
+}
+
+#[tokio::test]
+async fn a_bye_is_a_clean_leave() {
+    let server = Server::start(&[]).await;
+    let mut device = Device::connect(&server, "polite").await;
+    device.text(r#"{"type":"bye","reason":"going to sleep"}"#).await;
+    assert_eq!(device.closed().await, Seen::Close(Some(1000)));
+    expect_end(&server, &device.session_id(), End::by("client_closed").code(1000)).await;
+}
+
+#[tokio::test]
+async fn the_record_counts_pings_pongs_and_round_trips() {
+    let server = Server::start(BRISK).await;
+    let mut device = Device::connect(&server, "steady").await;
+    device.answer_pings(3).await;
+    device.close(Some(1000)).await;
+    let end = expect_end(&server, &device.session_id(), End::by("client_closed").code(1000)).await;
+    let data = &end["data"];
+    assert!(data["pings_sent"].as_u64() >= Some(3), "{end:#}");
+    assert!(data["pongs_received"].as_u64() >= Some(3), "{end:#}");
+    assert!(data["pongs_received"].as_u64() <= data["pings_sent"].as_u64(), "{end:#}");
+    assert!(data["rtt_ms"]["avg"].as_f64().is_some_and(|ms| ms < 5_000.0), "{end:#}");
+    assert!(data["last_pong_at"].is_string(), "{end:#}");
+}
+
+#[tokio::test]
+async fn a_reset_is_a_read_error() {
+    let server = Server::start(&[]).await;
+    let device = Device::connect(&server, "reset").await;
+    let session = device.session_id();
+    reset(&device.into_tcp());
+    expect_end(&server, &session, End::by("read_error")).await;
+}
+
+#[tokio::test]
+async fn the_end_of_the_stream_without_a_close_frame_is_a_read_error() {
+    let server = Server::start(&[]).await;
+    let device = Device::connect(&server, "half-closed").await;
+    let session = device.session_id();
+    // Only the device's half is shut: the server has to act on that alone.
+    let mut stream = device.into_tcp();
+    stream.shutdown().await.unwrap();
+    expect_end(&server, &session, End::by("read_error")).await;
+    let mut rest = Vec::new();
+    let read =
+        within("the server's half to end", tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest));
+    let _ = read.await;
+}
+
+#[tokio::test]
+async fn the_end_of_the_stream_within_a_frame_is_a_read_error() {
+    let server = Server::start(&[]).await;
+    let (mut device, welcome) = Raw::connect(server.addr, &token("torn")).await;
+    device.bytes(&raw::frame(true, TEXT, b"a frame that is never finished")[..9]).await.unwrap();
+    drop(device);
+    expect_end(&server, &session_id(&welcome), End::by("read_error")).await;
+}
+
+#[tokio::test]
+async fn a_device_that_does_not_answer_times_out() {
+    let server = Server::start(BRISK).await;
+    let (mut device, welcome) = Raw::connect(server.addr, &token("mute")).await;
+    // It reads, and may even speak: only pongs keep a session.
+    device.text(r#"{"type":"heartbeat","id":"1"}"#).await.unwrap();
+    assert_eq!(device.closed(false).await, Seen::Close(Some(4012)));
+    let end = expect_end(&server, &session_id(&welcome), End::by("pong_timeout")).await;
+    assert_eq!(end["data"]["pongs_received"], 0, "{end:#}");
+    assert!(end["data"]["pings_sent"].as_u64() >= Some(2), "the second chance was not given: {end:#}");
+    // The first ping comes at a random phase; then each missed pong takes its whole time.
+    assert!(end["data"]["duration_ms"].as_f64() >= Some(1000.0), "ended before its deadline: {end:#}");
+}
+
+#[tokio::test]
+async fn a_device_that_falls_silent_times_out_from_its_last_pong() {
+    let server = Server::start(BRISK).await;
+    let (mut device, welcome) = Raw::connect(server.addr, &token("fading")).await;
+    for _ in 0..2 {
+        let ping = within("a ping", device.next()).await.unwrap().unwrap();
+        assert_eq!(ping.opcode, raw::PING);
+        device.send(raw::PONG, &ping.payload).await.unwrap();
+    }
+    assert_eq!(device.closed(false).await, Seen::Close(Some(4012)));
+    let end = expect_end(&server, &session_id(&welcome), End::by("pong_timeout")).await;
+    assert_eq!(end["data"]["pongs_received"], 2, "{end:#}");
+    assert!(end["data"]["detection_ms"].as_f64() >= Some(1000.0), "ended before its deadline: {end:#}");
+}
+
+#[tokio::test]
+async fn a_device_that_stops_reading_while_there_is_data_times_out() {
+    let settings = [BRISK, &[("FRAMES_PER_SEC", "1000000"), ("MAX_OUTPUT_BYTES", "64MiB")]].concat();
+    let server = Server::start(&settings).await;
+    let mut ask = Ask::with_token(&token("stuffed"));
+    ask.receive_buffer = Some(4096);
+    let mut device = ask.admitted(server.addr).await;
+    let welcome = device.welcome().await;
+    let session = session_id(&welcome);
+    // The acknowledgements fill the socket, then wait in the server; nothing of it is ever read.
+    let flood = heartbeats(200);
+    let mut events = Events::new();
+    eventually("the end of a device that does not read", async || {
+        let _ = tokio::time::timeout(Duration::from_millis(20), device.stream.write_all(&flood)).await;
+        events.pull(&server).await;
+        events.all.iter().any(|e| crate::support::events::is_end_of(e, &session)).then_some(())
+    })
+    .await;
+    expect_end(&server, &session, End::by("pong_timeout")).await;
+}
+
+#[tokio::test]
+async fn a_device_whose_packets_are_dropped_times_out() {
+    let wire = Wire::lay();
+    let bind = format!("{}:0", wire.server);
+    let server = Server::start(&[BRISK, &[("BIND", &bind)]].concat()).await;
+    let stream = wire.connect(server.addr).await;
+    let mut device = Ask::with_token(&token("out-of-reach")).send_on(stream).await.unwrap().unwrap();
+    let welcome = device.welcome().await;
+    let ping = within("a ping", device.next()).await.unwrap().unwrap();
+    device.send(raw::PONG, &ping.payload).await.unwrap();
+    wire.cut();
+    // A device out of reach is still sure that it is connected.
+    expect_end(&server, &session_id(&welcome), End::by("pong_timeout")).await;
+}
+
+#[tokio::test]
+async fn a_write_that_makes_no_progress_is_a_failed_ping() {
+    let wire = Wire::lay();
+    let bind = format!("{}:0", wire.server);
+    // No ping comes in the test's time: what fails is the acknowledgement, after 2 x 1 s x 1.
+    let slow = [
+        ("PING_INTERVAL", "10m"),
+        ("PONG_TIMEOUT", "1s"),
+        ("MAX_MISSED_PONGS", "1"),
+        ("BIND", bind.as_str()),
+    ];
+    let server = Server::start(&slow).await;
+    let stream = wire.connect(server.addr).await;
+    let mut device = Ask::with_token(&token("deaf")).send_on(stream).await.unwrap().unwrap();
+    let welcome = device.welcome().await;
+    wire.cut_to_device();
+    device.text(r#"{"type":"heartbeat","id":"1"}"#).await.unwrap();
+    expect_end(&server, &session_id(&welcome), End::by("ping_failed")).await;
+}
+
+#[tokio::test]
+async fn output_over_its_bound_ends_a_slow_consumer() {
+    let settings = [("FRAMES_PER_SEC", "1000000"), ("MAX_OUTPUT_BYTES", "16KiB")];
+    let server = Server::start(&settings).await;
+    let mut ask = Ask::with_token(&token("slow"));
+    ask.receive_buffer = Some(4096);
+    let mut device = ask.admitted(server.addr).await;
+    let welcome = device.welcome().await;
+    let flood = heartbeats(200);
+    // It writes until the server has had enough of it, and never reads.
+    within("the server to give up", async { while device.bytes(&flood).await.is_ok() {} }).await;
+    expect_end(&server, &session_id(&welcome), End::by("slow_consumer")).await;
+}
+
+#[tokio::test]
+async fn a_violation_of_the_protocol_is_answered_with_1002() {
+    let server = Server::start(&[]).await;
+    let (mut device, welcome) = Raw::connect(server.addr, &token("rude")).await;
+    device.bytes(&[0x81, 0x02, b'h', b'i']).await.unwrap();
+    assert_eq!(device.closed(true).await, Seen::Close(Some(1002)));
+    expect_end(&server, &session_id(&welcome), End::by("protocol_error")).await;
+}
+
+#[tokio::test]
+async fn bad_utf8_is_answered_with_1007() {
+    let server = Server::start(&[]).await;
+    let (mut device, welcome) = Raw::connect(server.addr, &token("garbled")).await;
+    device.send(TEXT, b"\xc3\x28").await.unwrap();
+    assert_eq!(device.closed(true).await, Seen::Close(Some(1007)));
+    expect_end(&server, &session_id(&welcome), End::by("protocol_error").code(1007)).await;
+}
+
+#[tokio::test]
+async fn a_frame_over_the_limit_is_answered_with_1009() {
+    let server = Server::start(&[("MAX_FRAME_BYTES", "1KiB")]).await;
+    let mut device = Device::connect(&server, "verbose").await;
+    device.text(&"x".repeat(1025)).await;
+    assert_eq!(device.closed().await, Seen::Close(Some(1009)));
+    expect_end(&server, &device.session_id(), End::by("message_too_big")).await;
+}
+
+#[tokio::test]
+async fn too_many_frames_are_answered_with_4013() {
+    let server = Server::start(&[("FRAMES_PER_SEC", "10")]).await;
+    let (mut device, welcome) = Raw::connect(server.addr, &token("hasty")).await;
+    device.bytes(&heartbeats(500)).await.unwrap();
+    assert_eq!(device.closed(true).await, Seen::Close(Some(4013)));
+    expect_end(&server, &session_id(&welcome), End::by("rate_limited")).await;
+}
+
+#[tokio::test]
+async fn a_newcomer_replaces_the_session_of_the_same_device() {
+    let server = Server::start(&[]).await;
+    let mut old = Device::connect(&server, "twin").await;
+    let mut new = Device::connect(&server, "twin").await;
+    assert_eq!(old.closed().await, Seen::Close(Some(4509)));
+    let end = expect_end(&server, &old.session_id(), End::by("replaced")).await;
+    assert_eq!(end["data"]["device_seq"], 2, "{end:#}");
+    assert_eq!(new.welcome["device_seq"], 3, "the end of the old comes before the start of the new");
+    new.text(r#"{"type":"heartbeat","id":"still here"}"#).await;
+    assert_eq!(new.json().await["type"], "ack");
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_token() {
+    let server = Server::start(&[]).await;
+    let mut device = Device::with_token(&server, &Token::of("guest").expires_in(2).mint()).await;
+    assert_eq!(device.closed().await, Seen::Close(Some(4005)));
+    expect_end(&server, &device.session_id(), End::by("token_expired")).await;
+}
+
+/// `count` heartbeats in one write.
+fn heartbeats(count: usize) -> Vec<u8> {
+    let id = "x".repeat(48);
+    (0..count)
+        .flat_map(|_| raw::frame(true, TEXT, format!(r#"{{"type":"heartbeat","id":"{id}"}}"#).as_bytes()))
+        .collect()
+}

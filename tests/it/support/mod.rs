@@ -1,0 +1,58 @@
+//! What the stories are told with: the program, its devices, its readers, and the network between them.
+
+pub mod device;
+pub mod events;
+pub mod expect;
+pub mod fleet;
+pub mod ledger;
+pub mod net;
+pub mod raw;
+pub mod server;
+pub mod sse;
+pub mod token;
+
+pub use device::Device;
+pub use events::Events;
+pub use expect::End;
+pub use fleet::Fleet;
+pub use raw::Ask;
+pub use server::Server;
+pub use sse::Sse;
+pub use token::{Token, token};
+
+use std::time::{Duration, Instant};
+
+/// How long a condition may take before its test gives up: far longer than it should take on a loaded machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks `condition` again and again until it has an answer.
+///
+/// # Panics
+/// Once [`PATIENCE`] is over, saying what was waited for.
+pub async fn eventually<T, F>(what: &str, mut condition: F) -> T
+where
+    F: AsyncFnMut() -> Option<T>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = condition().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// `future`, or a failure that says what did not come.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {PATIENCE:?} in vain: {what}"),
+    }
+}
+
+/// Held by a test with thousands of sockets, so that two such tests do not run at once.
+pub async fn heavy() -> tokio::sync::MutexGuard<'static, ()> {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    TURN.lock().await
+}
