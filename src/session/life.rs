@@ -245,6 +245,8 @@ impl Session {
         let now = Now::read();
         let liveness = self.liveness.borrow();
         let start = &self.start;
+        // In order even where the wall clock was set back meanwhile; the durations are true in any case.
+        let told = |at| now.wall_at(at).max(start.connected_at);
         Disconnected {
             device_id: start.device_id.clone(),
             device_type: start.device_type.clone(),
@@ -256,9 +258,9 @@ impl Session {
             detected_by,
             close_code,
             connected_at: start.connected_at,
-            last_pong_at: liveness.last_pong().map(|at| now.wall_at(at)),
-            last_active_at: now.wall_at(liveness.last_active()),
-            disconnected_at: now.wall,
+            last_pong_at: liveness.last_pong().map(told),
+            last_active_at: told(liveness.last_active()),
+            disconnected_at: told(now.mono),
             detection_ms: liveness.silent_ms(now.mono),
             duration_ms: millis(now.mono.since(liveness.connected())),
             rtt_ms: liveness.rtt_ms(),
