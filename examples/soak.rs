@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
+use futures_util::{StreamExt, TryStreamExt};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,6 +37,9 @@ struct Options {
     /// How many devices.
     #[arg(long, default_value_t = 15_000)]
     devices: usize,
+    /// How many sessions come and go before, so that the server's bounded caches are full when memory is compared.
+    #[arg(long, default_value_t = 10_000)]
+    warm: usize,
     /// How many are connected first, for the slope of memory over sessions.
     #[arg(long, default_value_t = 2_000)]
     base: usize,
@@ -86,6 +90,7 @@ async fn main() -> anyhow::Result<()> {
         "s", "sessions", "RSS MiB", "PSS MiB", "user s", "sys s", "pongs", "ends"
     );
 
+    warm(&options).await?;
     connect(&options, &seen, 0..options.base).await?;
     let base = settled(&options, began, &seen).await?;
     connect(&options, &seen, options.base..options.devices).await?;
@@ -104,6 +109,21 @@ async fn main() -> anyhow::Result<()> {
         samples.push(sample(&options, began, &seen)?);
     }
     report(&options, &seen, base, &samples)
+}
+
+/// Opens and drops sessions until all of them have ended.
+async fn warm(options: &Options) -> anyhow::Result<()> {
+    let comers = futures_util::stream::iter(0..options.warm).map(|n| async move {
+        let mut stream = handshake(options.addr, &token(&options.secret, n)?).await?;
+        // The first byte of the welcome: it is on the record.
+        stream.read_u8().await?;
+        anyhow::Ok(())
+    });
+    comers.buffer_unordered(64).try_collect::<Vec<()>>().await?;
+    while count(&metrics(options)?, "lastpong_disconnects_total") < options.warm as f64 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
 }
 
 /// SIGSTOP, the time asked for, SIGCONT.
@@ -256,18 +276,14 @@ fn sample(options: &Options, began: Instant, seen: &Seen) -> anyhow::Result<Samp
     let fields: Vec<&str> = stat.rsplit_once(") ").map_or(vec![], |(_, f)| f.split(' ').collect());
     let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0) / 100.0;
     let metrics = metrics(options)?;
-    let sum = |name: &str| {
-        let of = |l: &&str| l.starts_with(name) && l[name.len()..].starts_with(['{', ' ']);
-        metrics.lines().filter(of).filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>()
-    };
     let sample = Sample {
         at: began.elapsed(),
         rss: kib("Rss:"),
         pss: kib("Pss:"),
         user: ticks(11),
         system: ticks(12),
-        pongs: sum("lastpong_ping_rtt_seconds_count"),
-        ends: sum("lastpong_disconnects_total"),
+        pongs: count(&metrics, "lastpong_ping_rtt_seconds_count"),
+        ends: count(&metrics, "lastpong_disconnects_total") - options.warm as f64,
     };
     println!(
         "{:>8.0} {:>9} {:>9.1} {:>9.1} {:>8.1} {:>8.1} {:>11} {:>5}",
@@ -293,6 +309,12 @@ fn metrics(options: &Options) -> anyhow::Result<String> {
     let status = answer.lines().next().unwrap_or_default();
     ensure!(status.contains(" 200"), "/metrics: {status}");
     Ok(answer)
+}
+
+/// A metric, over all its labels.
+fn count(metrics: &str, name: &str) -> f64 {
+    let of = |l: &&str| l.starts_with(name) && l[name.len()..].starts_with(['{', ' ']);
+    metrics.lines().filter(of).filter_map(|l| l.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
 }
 
 fn mib(bytes: u64) -> f64 {
