@@ -4,6 +4,7 @@
 //! is under way the next group gathers. A store that fails is asked again with growing pauses, for as long as
 //! it takes; meanwhile the gate tells admission to let nobody in.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -15,18 +16,18 @@ use crate::event::EventKind;
 use crate::feed::Feed;
 use crate::ids::Incarnation;
 use crate::metrics::Metrics;
-use crate::store::{Committed, LastHeard, Outcome, Store, StoreError, Write};
+use crate::store::{Committed, HeardPage, Outcome, Store, StoreError, Write};
 use crate::time::{Mono, Timestamp};
 
 use super::batch::{Grouping, Next, Pending};
 use super::messages::{Heard, Record, Recorded, Report, Settle};
 
 const MAILBOX: usize = 256;
-/// Signs of life written in one go: a few milliseconds, so that a start does not wait long behind them.
-const HEARD: usize = 500;
-/// Signs of life that may wait; more are refused, for they come again.
-const MAX_HEARD: usize = 200_000;
+/// Pages of signs of life written in one go: a few milliseconds, so that a start does not wait long behind them.
+const HEARD: usize = 32;
 const SWEEP: Duration = Duration::from_secs(60);
+/// The most rows of a sweep: tens of milliseconds, for the same reason.
+const MAX_SWEEP: usize = 500;
 const PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
@@ -48,7 +49,8 @@ pub struct Registry {
     parts: Parts,
     root: Option<Recipient<Recorded>>,
     pending: Pending,
-    heard: Vec<LastHeard>,
+    /// The newest of each number: as many as the workers have.
+    heard: BTreeMap<i64, HeardPage>,
     sweep_due: bool,
     sweep_batch: usize,
     busy: bool,
@@ -63,7 +65,7 @@ impl Registry {
             sweep_batch: parts.sweep_batch,
             parts,
             root: None,
-            heard: Vec::new(),
+            heard: BTreeMap::new(),
             sweep_due: true,
             busy: false,
             pause: PAUSE,
@@ -161,8 +163,7 @@ impl Registry {
     }
 
     fn touch(&mut self, ctx: &mut Context<Self>) {
-        let rest = self.heard.len().saturating_sub(HEARD);
-        let some = self.heard.split_off(rest);
+        let some = (0..HEARD).map_while(|_| self.heard.pop_first()).map(|(_, page)| page).collect();
         let (store, incarnation) = (self.parts.store.clone(), self.parts.incarnation);
         self.aside(ctx, async move { store.touch(incarnation, some).await.map(|()| 0) });
     }
@@ -186,7 +187,7 @@ impl Registry {
                 // A full batch: there is more, and it comes faster than was thought.
                 Ok(swept) if swept > 0 && swept >= this.sweep_batch => {
                     this.sweep_due = true;
-                    this.sweep_batch = (this.sweep_batch * 2).min(10_000);
+                    this.sweep_batch = (this.sweep_batch * 2).min(MAX_SWEEP);
                 }
                 Ok(swept) if swept > 0 => this.sweep_batch = this.parts.sweep_batch,
                 Ok(_) => {}
@@ -230,12 +231,8 @@ impl Handler<Record> for Registry {
 impl Handler<Heard> for Registry {
     type Result = ();
 
-    fn handle(&mut self, Heard(heard): Heard, ctx: &mut Self::Context) {
-        if self.heard.len() + heard.len() > MAX_HEARD {
-            self.parts.metrics.queue_refused.with_label_values(&["heard"]).inc();
-            return;
-        }
-        self.heard.extend(heard);
+    fn handle(&mut self, Heard(page): Heard, ctx: &mut Self::Context) {
+        self.heard.insert(page.number, page);
         self.work(ctx);
     }
 }

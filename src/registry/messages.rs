@@ -3,7 +3,7 @@
 use actix::Message;
 
 use crate::ids::{DeviceId, SessionId};
-use crate::store::{LastHeard, Write};
+use crate::store::{HeardPage, Write};
 
 /// Put these on the record, in this order, after all that came before.
 #[derive(Debug, Message)]
@@ -20,10 +20,10 @@ pub struct Recorded {
     pub writes: usize,
 }
 
-/// These sessions showed life. May be lost.
+/// When sessions were last heard. May be lost: the next page of its number makes up for it.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Heard(pub Vec<LastHeard>);
+pub struct Heard(pub HeardPage);
 
 /// Answers when all that was asked before is on the record.
 #[derive(Debug, Message)]

@@ -376,13 +376,16 @@ impl Child for Session {
         })
     }
 
-    fn heard(&self, since: Mono, now: &Now) -> Option<LastHeard> {
+    fn last_heard(&self, now: &Now) -> Option<LastHeard> {
         let liveness = self.liveness.borrow();
-        let news = liveness.is_recorded() && liveness.last_active() > since;
-        news.then(|| LastHeard {
+        liveness.is_recorded().then(|| LastHeard {
             session_id: self.start.session_id,
             last_pong_at: liveness.last_pong().map(|at| now.wall_at(at)),
             last_active_at: now.wall_at(liveness.last_active()),
         })
+    }
+
+    fn was_heard_since(&self, since: Mono) -> bool {
+        self.liveness.borrow().last_active() > since
     }
 }

@@ -34,7 +34,7 @@ macro_rules! contract_tests {
         $crate::store::contract::contract_tests!(@ $bench:
             order: order_and_numbers, a_start_is_written_once, one_end_stands, filters_and_pages, bounded_reading,
                 retention_keeps_numbers;
-            content: what_is_written_is_read, history_pages, recovery_ends_the_lost, touches_keep_to_the_living;
+            content: what_is_written_is_read, history_pages, recovery_ends_the_lost, pages_of_the_last_heard_keep_to_their_run;
             faults: a_failed_batch_leaves_nothing, readers_see_whole_batches, close_finishes_the_work;
             random: random_histories;
         );

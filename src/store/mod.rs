@@ -64,16 +64,24 @@ pub struct Committed {
     pub events: Vec<Arc<Event>>,
 }
 
-/// Signs of life of one session, written now and then so that a session lost with its node still says when it
-/// was last heard.
-#[derive(Debug, Clone, Copy)]
+/// When some of a run's sessions were last heard, written now and then so that a session lost with its node still
+/// says it. A page takes the place of the page of its number.
+#[derive(Debug, Clone)]
+pub struct HeardPage {
+    pub number: i64,
+    pub heard: Vec<LastHeard>,
+}
+
+/// When one session was last heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LastHeard {
     pub session_id: SessionId,
     pub last_pong_at: Option<Timestamp>,
     pub last_active_at: Timestamp,
 }
 
-/// Which events a reader wants. An empty list wants all.
+/// Which events a reader wants. An empty list wants all. Who knows the device of a session names it too: the log is
+/// indexed by device, and without one is read through for the session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EventFilter {
     pub types: Vec<Match>,
@@ -116,6 +124,8 @@ pub struct SessionRecord {
     pub status: Status,
     pub start_time: Timestamp,
     pub end_time: Option<Timestamp>,
+    /// The `seq` of its end; absent while active.
+    pub end_seq: Option<i64>,
     pub reason: Option<Reason>,
     /// `data` of its end, as JSON and without the order; absent while active.
     pub end: Option<String>,
@@ -127,15 +137,15 @@ pub enum Status {
     Closed,
 }
 
-/// Which closed sessions a reader wants, newest end first.
+/// Which closed sessions a reader wants, the end that came last on the record first.
 #[derive(Debug, Clone, Default)]
 pub struct HistoryFilter {
     pub device_id: Option<Match>,
     pub device_type: Option<String>,
     pub node_id: Option<String>,
     pub reason: Option<Reason>,
-    /// The last row of the page before: its end and its id.
-    pub before: Option<(Timestamp, SessionId)>,
+    /// The `end_seq` of the last row of the page before.
+    pub before: Option<i64>,
 }
 
 /// Why a store did not do as asked.
@@ -195,7 +205,8 @@ impl Store {
     }
 
     /// Ends up to `batch` sessions that are still active under another incarnation, as lost with their node, and
-    /// returns the ends. None are left when it returns none.
+    /// returns the ends. None are left when it returns none. For the start of a run, before it has sessions of its own:
+    /// then it looks at none but those it ends.
     pub async fn recover(
         &self,
         node: &NodeId,
@@ -208,10 +219,10 @@ impl Store {
         }
     }
 
-    /// Notes signs of life, of those sessions only that are active under `incarnation`.
-    pub async fn touch(&self, incarnation: Incarnation, heard: Vec<LastHeard>) -> Result<(), StoreError> {
+    /// Notes when sessions of this run were last heard.
+    pub async fn touch(&self, incarnation: Incarnation, pages: Vec<HeardPage>) -> Result<(), StoreError> {
         match self {
-            Store::Sqlite(s) => s.touch(incarnation, heard).await,
+            Store::Sqlite(s) => s.touch(incarnation, pages).await,
         }
     }
 
@@ -243,7 +254,7 @@ impl Store {
         }
     }
 
-    /// Up to `limit` closed sessions, newest end first.
+    /// Up to `limit` closed sessions, the end that came last on the record first.
     pub async fn history(
         &self,
         filter: &HistoryFilter,

@@ -39,6 +39,14 @@ diesel::table! {
 }
 
 diesel::table! {
+    last_heard (incarnation, page) {
+        incarnation -> Text,
+        page -> BigInt,
+        heard -> Binary,
+    }
+}
+
+diesel::table! {
     events (seq) {
         seq -> BigInt,
         device_seq -> Nullable<BigInt>,
@@ -62,5 +70,4 @@ diesel::table! {
     }
 }
 
-diesel::joinable!(session_records -> devices (device_id));
-diesel::allow_tables_to_appear_in_same_query!(nodes, devices, session_records, events, log_head);
+diesel::allow_tables_to_appear_in_same_query!(nodes, devices, session_records, last_heard, events, log_head);

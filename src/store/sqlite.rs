@@ -5,9 +5,12 @@
 //!
 //! Left out on purpose: giving space back to the disk. Retention frees pages, new events fill them.
 
+mod batch;
+mod heard;
 mod open;
 mod read;
 mod rows;
+mod statements;
 mod write;
 mod writer;
 
@@ -22,7 +25,7 @@ use diesel::SqliteConnection;
 use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
 
 use super::{
-    Committed, EventFilter, EventPage, HistoryFilter, LastHeard, LogBounds, SessionRecord, StoreError, Write,
+    Committed, EventFilter, EventPage, HeardPage, HistoryFilter, LogBounds, SessionRecord, StoreError, Write,
 };
 use crate::event::Event;
 use crate::ids::{Incarnation, NodeId, SessionId};
@@ -73,7 +76,7 @@ impl SqliteStore {
     }
 
     pub async fn commit(&self, batch: Arc<Vec<Write>>) -> Result<Committed, StoreError> {
-        self.writer.run(move |conn| write::commit(conn, &batch)).await
+        self.writer.run(move |conn| batch::commit(conn, &batch, None)).await
     }
 
     pub async fn recover(
@@ -87,8 +90,8 @@ impl SqliteStore {
         self.writer.run(move |conn| write::recover(conn, &node, incarnation, detected, batch)).await
     }
 
-    pub async fn touch(&self, incarnation: Incarnation, heard: Vec<LastHeard>) -> Result<(), StoreError> {
-        self.writer.run(move |conn| write::touch(conn, incarnation, &heard)).await
+    pub async fn touch(&self, incarnation: Incarnation, pages: Vec<HeardPage>) -> Result<(), StoreError> {
+        self.writer.run(move |conn| heard::touch(conn, incarnation, &pages)).await
     }
 
     pub async fn expire_events(&self, older_than: Timestamp, batch: usize) -> Result<usize, StoreError> {

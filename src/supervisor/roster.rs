@@ -43,8 +43,9 @@ pub trait Child {
     fn crashed(&self);
     /// For inspection; none once it ended.
     fn view(&self, now: &Now) -> Option<SessionView>;
-    /// For the record, where it was heard after `since`.
-    fn heard(&self, since: Mono, now: &Now) -> Option<LastHeard>;
+    /// For the record; none unless its start is on it.
+    fn last_heard(&self, now: &Now) -> Option<LastHeard>;
+    fn was_heard_since(&self, since: Mono) -> bool;
 }
 
 struct Seat {

@@ -10,6 +10,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 use tokio::sync::watch;
 
 use crate::registry::messages::Heard;
+use crate::store::HeardPage;
 use crate::time::{Mono, Now};
 
 use super::messages::{Enlist, Facts, Flush, Orders, TakeSnapshot};
@@ -87,12 +88,17 @@ impl WorkerSupervisor {
         }
     }
 
-    /// Reports who was heard since the last round, some sessions at a time.
+    /// Reports when sessions were last heard, a page at a time, where one of the page was heard since `since`.
     fn report_heard(&mut self, key: usize, since: Mono, ctx: &mut Context<Self>) {
-        let mut heard = Vec::new();
+        let (mut heard, mut news) = (Vec::new(), false);
         let now = Now::read();
-        let next = self.roster.visit(key, VISIT, |child| heard.extend(child.heard(since, &now)));
-        if !heard.is_empty() && self.uplinks.heard.try_send(Heard(heard)).is_err() {
+        let next = self.roster.visit(key, VISIT, |child| {
+            heard.extend(child.last_heard(&now));
+            news |= child.was_heard_since(since);
+        });
+        // Seats keep their page for the life of the worker, so that a page takes the place of its last one.
+        let number = (self.roster.worker as i64) << 32 | key as i64;
+        if news && self.uplinks.heard.try_send(Heard(HeardPage { number, heard })).is_err() {
             // The next round says it again for whoever is still heard.
             self.roster.metrics.queue_refused.with_label_values(&["heard"]).inc();
         }

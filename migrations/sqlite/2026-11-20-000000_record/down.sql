@@ -1,5 +1,6 @@
 DROP TABLE log_head;
 DROP TABLE events;
+DROP TABLE last_heard;
 DROP TABLE session_records;
 DROP TABLE devices;
 DROP TABLE nodes;

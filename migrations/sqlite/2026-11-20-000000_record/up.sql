@@ -24,7 +24,7 @@ CREATE TABLE devices (
 
 CREATE TABLE session_records (
     session_id       TEXT    NOT NULL PRIMARY KEY,
-    device_id        TEXT    NOT NULL REFERENCES devices (device_id),
+    device_id        TEXT    NOT NULL,
     device_type      TEXT    NOT NULL,
     node_id          TEXT    NOT NULL,
     incarnation      TEXT    NOT NULL,
@@ -47,11 +47,22 @@ CREATE TABLE session_records (
 
 CREATE INDEX session_records_by_status ON session_records (status, start_time, end_time);
 CREATE INDEX session_records_active ON session_records (session_id, status) WHERE status = 'active';
--- History, newest end first: of all, and of one device.
-CREATE INDEX session_records_by_end ON session_records (end_time, session_id) WHERE end_time IS NOT NULL;
-CREATE INDEX session_records_by_device ON session_records (device_id, end_time, session_id) WHERE end_time IS NOT NULL;
--- A session leaves with the event of its end.
+-- One device's sessions. Written at their starts only; what is kept by device need not move at each end.
+CREATE INDEX session_records_by_device ON session_records (device_id);
+-- History in the order in which the ends came on the record, to which every end adds at the index's own end. A
+-- session also leaves by it, with the event of its end.
 CREATE INDEX session_records_by_end_seq ON session_records (end_seq) WHERE end_seq IS NOT NULL;
+
+-- When the sessions of a run were last heard, some hundreds to a page, rewritten every few seconds: so that a
+-- session lost with its node still says it. A row a session would rewrite as many pages of the file as there are
+-- sessions. `heard` holds 32 bytes a session: its id, and microseconds (big-endian) of its last pong, or zero, and
+-- of its last sign of life.
+CREATE TABLE last_heard (
+    incarnation TEXT    NOT NULL,
+    page        INTEGER NOT NULL,
+    heard       BLOB    NOT NULL,
+    PRIMARY KEY (incarnation, page)
+) STRICT;
 
 CREATE TABLE events (
     seq         INTEGER NOT NULL PRIMARY KEY,
@@ -69,9 +80,8 @@ CREATE TABLE events (
     data        TEXT    NOT NULL
 ) STRICT;
 
--- Each of these ends with the rowid, which is `seq`: one device's or session's events come out in order.
+-- It ends with the rowid, which is `seq`: one device's events come out in order, those of its sessions among them.
 CREATE INDEX events_by_device ON events (device_id);
-CREATE INDEX events_by_session ON events (session_id);
 
 -- One row. The last `seq` used outlives the event that had it, so that retention never makes a number come twice.
 CREATE TABLE log_head (

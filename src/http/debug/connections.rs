@@ -19,7 +19,7 @@ use crate::http::{Doors, json};
 use crate::ids::{DeviceId, DeviceType, Incarnation, NodeId, SessionId};
 use crate::problem::Problem;
 use crate::reason::Reason;
-use crate::store::{EventFilter, HistoryFilter, SessionRecord, Status, StoreError};
+use crate::store::{EventFilter, HistoryFilter, Match, SessionRecord, Status, StoreError};
 use crate::supervisor::snapshot::State;
 use crate::time::{Timestamp, millis};
 
@@ -152,10 +152,7 @@ async fn closed(params: &Params, doors: &Doors) -> Result<HttpResponse, Problem>
         reason: params.reason()?,
         before: None,
     };
-    let before = read_cursor(params, BEGINS, |text| {
-        let (micros, id) = text.split_once('~')?;
-        Some((Timestamp(micros.parse().ok()?), id.parse().ok()?))
-    })?;
+    let before = read_cursor(params, BEGINS, |text| text.parse().ok())?;
     let total = doors.store.history_total(&filter).await?;
     filter.before = before;
     // One more than is shown tells whether there is a next page.
@@ -163,7 +160,7 @@ async fn closed(params: &Params, doors: &Doors) -> Result<HttpResponse, Problem>
     let more = records.len() > limit;
     records.truncate(limit);
     let last = records.last().filter(|_| more);
-    let next = last.and_then(|r| Some(format!("{BEGINS}{}~{}", r.end_time?.0, r.session_id)));
+    let next = last.and_then(|r| Some(format!("{BEGINS}{}", r.end_seq?)));
     Ok(answer(json::text(&List {
         items: records.into_iter().map(Record::from).collect(),
         next_cursor: next.map(|place| seal(&place)),
@@ -218,24 +215,35 @@ pub(in crate::http) async fn connection(
     let text = request.match_info().query("session_id");
     let id: SessionId = text.parse().map_err(|_| Problem::bad_input("session_id", text, "a UUID"))?;
     let found = match doors.inspector.find(id).await {
-        Some(view) => Some(json::text(&view)),
-        None => doors.store.session(id).await?.map(|record| json::text(&Record::from(record))),
+        Some(view) => Some((view.device_id.clone(), json::text(&view))),
+        None => {
+            let record = doors.store.session(id).await?;
+            record.map(|record| (record.device_id.clone(), json::text(&Record::from(record))))
+        }
     };
-    let Some(session) = found else {
+    let Some((device_id, session)) = found else {
         return Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no session {id}, live or kept"))
             .about("session_id", text, "the id of a session that is live or kept"));
     };
-    let events = recent_events(&doors, id).await?;
+    let events = recent_events(&doors, id, &device_id).await?;
     let events = json::array(events.iter().map(|e| &*e.json));
     let whole = json::with_member(session, "events", &events);
     Ok(answer(json::with_member(whole, "now", &json::text(&Timestamp::now()))))
 }
 
-async fn recent_events(doors: &Doors, id: SessionId) -> Result<Vec<Arc<Event>>, StoreError> {
-    let filter = EventFilter { session_id: Some(id), ..EventFilter::default() };
+async fn recent_events(
+    doors: &Doors,
+    id: SessionId,
+    device_id: &DeviceId,
+) -> Result<Vec<Arc<Event>>, StoreError> {
+    let filter = EventFilter {
+        device_ids: vec![Match::Is(device_id.to_string())],
+        session_id: Some(id),
+        ..EventFilter::default()
+    };
     let (mut events, mut after) = (Vec::new(), 0);
     for _ in 0..MAX_READS {
-        // From the store, which finds the events of one session by its index.
+        // From the store, which finds the events of one device by its index.
         let page = doors.store.events(after, &filter, PER_READ).await?;
         if page.scanned_to <= after {
             break;

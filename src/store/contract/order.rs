@@ -98,6 +98,14 @@ pub fn filters_and_pages<B: Bench>() {
             (EventFilter { device_ids: both, reasons: word("kicked"), ..any() }, 20),
             (EventFilter { device_types: word("valve"), ..any() }, 0),
             (EventFilter { session_id: Some(sessions[7].session_id), ..any() }, 2),
+            (
+                EventFilter { session_id: Some(sessions[7].session_id), device_ids: word("pump-2"), ..any() },
+                2,
+            ),
+            (
+                EventFilter { session_id: Some(sessions[7].session_id), device_ids: word("pump-1"), ..any() },
+                0,
+            ),
             (EventFilter { session_id: Some(SessionId::new()), ..any() }, 0),
         ];
         for (filter, expected) in filters {

@@ -57,16 +57,12 @@ pub(super) fn events(
 
 /// A way through the log on which all that the filter wants can be met.
 enum Track {
-    Session(SessionId),
     Device(String),
     Whole,
 }
 
 impl Track {
     fn of(filter: &EventFilter) -> Vec<Track> {
-        if let Some(id) = filter.session_id {
-            return vec![Track::Session(id)];
-        }
         let mut devices = Vec::new();
         for wanted in &filter.device_ids {
             match wanted {
@@ -91,20 +87,9 @@ fn read_track(
     filter: &EventFilter,
     limit: usize,
 ) -> Result<EventPage, StoreError> {
-    let query = events::table
-        .filter(events::seq.gt(after))
-        .order(events::seq)
-        .limit(row_limit(STRETCH))
-        .select(LogRow::as_select())
-        .into_boxed::<Sqlite>();
-    let query = match track {
-        Track::Session(id) => query.filter(events::session_id.eq(id.to_string())),
-        Track::Device(id) => query.filter(events::device_id.eq(id.as_str())),
-        Track::Whole => query,
-    };
     let mut page = EventPage { events: Vec::new(), scanned_to: after };
     let mut rows = 0;
-    for row in query.load_iter::<LogRow, _>(conn)? {
+    for row in along(track, after).select(LogRow::as_select()).load_iter::<LogRow, _>(conn)? {
         let row = row?;
         rows += 1;
         page.scanned_to = row.seq;
@@ -121,23 +106,34 @@ fn read_track(
     Ok(page)
 }
 
+/// A stretch of the log, as far as it is on the track.
+fn along(track: &Track, after: i64) -> events::BoxedQuery<'_, Sqlite> {
+    let stretch = events::table
+        .filter(events::seq.gt(after))
+        .order(events::seq)
+        .limit(row_limit(STRETCH))
+        .into_boxed::<Sqlite>();
+    match track {
+        Track::Device(id) => stretch.filter(events::device_id.eq(id.as_str())),
+        Track::Whole => stretch,
+    }
+}
+
 pub(super) fn history(
     conn: &mut SqliteConnection,
     filter: &HistoryFilter,
     limit: usize,
 ) -> Result<Vec<SessionRecord>, StoreError> {
-    let mut query = closed(filter);
-    if let Some((end, id)) = filter.before {
-        query = query
-            .filter(session_records::end_time.le(end.0))
-            .filter(session_records::end_time.ne(end.0).or(session_records::session_id.lt(id.to_string())));
-    }
-    let rows: Vec<SessionRow> = query
-        .order((session_records::end_time.desc(), session_records::session_id.desc()))
-        .limit(row_limit(limit))
-        .select(SessionRow::as_select())
-        .load(conn)?;
+    let rows: Vec<SessionRow> = newest_ends(filter, limit).select(SessionRow::as_select()).load(conn)?;
     rows.into_iter().map(|row| record(conn, row)).collect()
+}
+
+fn newest_ends(filter: &HistoryFilter, limit: usize) -> session_records::BoxedQuery<'_, Sqlite> {
+    let query = closed(filter).order(session_records::end_seq.desc()).limit(row_limit(limit));
+    match filter.before {
+        Some(before) => query.filter(session_records::end_seq.lt(before)),
+        None => query,
+    }
 }
 
 pub(super) fn history_total(conn: &mut SqliteConnection, filter: &HistoryFilter) -> Result<u64, StoreError> {
@@ -154,10 +150,10 @@ pub(super) fn session(
     row.map(|row| record(conn, row)).transpose()
 }
 
-/// The closed sessions that the filter leaves, on all pages. That they have an end time says that they are closed,
-/// in the words of the indexes that keep history in order.
+/// The closed sessions that the filter leaves, on all pages. That they have an end on the log says that they are
+/// closed, in the words of the index that keeps history in order.
 fn closed(filter: &HistoryFilter) -> session_records::BoxedQuery<'_, Sqlite> {
-    let mut query = session_records::table.filter(session_records::end_time.is_not_null()).into_boxed();
+    let mut query = session_records::table.filter(session_records::end_seq.is_not_null()).into_boxed();
     match &filter.device_id {
         Some(Match::Is(id)) => query = query.filter(session_records::device_id.eq(id.as_str())),
         // A range, because LIKE passes by an index that tells capitals from small letters.
@@ -190,4 +186,59 @@ fn record(conn: &mut SqliteConnection, row: SessionRow) -> Result<SessionRecord,
 
 pub(super) fn row_limit(rows: usize) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use diesel::debug_query;
+    use diesel::sql_types::Text;
+
+    use super::*;
+
+    #[derive(QueryableByName)]
+    struct Step {
+        #[diesel(sql_type = Text)]
+        detail: String,
+    }
+
+    /// How SQLite goes about a query, in its own words.
+    fn plan(
+        conn: &mut SqliteConnection,
+        query: &impl diesel::query_builder::QueryFragment<Sqlite>,
+    ) -> Vec<String> {
+        let explain = format!("EXPLAIN QUERY PLAN {}", debug_query::<Sqlite, _>(query));
+        let steps: Vec<Step> = diesel::sql_query(explain).load(conn).unwrap();
+        steps.into_iter().map(|step| step.detail).collect()
+    }
+
+    #[test]
+    fn long_tables_are_read_by_their_indexes() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let opened = super::super::open::open(&dir.path().join("lastpong.db"), Default::default()).unwrap();
+        let mut conn = opened.conn;
+        let mut goes = |query: &dyn Fn(&mut SqliteConnection) -> Vec<String>, expected: &[&str]| {
+            assert_eq!(query(&mut conn), expected);
+        };
+        let device = || HistoryFilter { device_id: Some(Match::Is("a".into())), ..Default::default() };
+        let later = HistoryFilter { before: Some(9), ..Default::default() };
+        goes(
+            &|c| plan(c, &newest_ends(&HistoryFilter::default(), 9)),
+            &["SEARCH session_records USING INDEX session_records_by_end_seq (end_seq>?)"],
+        );
+        goes(
+            &|c| plan(c, &newest_ends(&later, 9)),
+            &["SEARCH session_records USING INDEX session_records_by_end_seq (end_seq>? AND end_seq<?)"],
+        );
+        let by_device = [
+            "SEARCH session_records USING INDEX session_records_by_device (device_id=?)",
+            "USE TEMP B-TREE FOR ORDER BY",
+        ];
+        goes(&|c| plan(c, &newest_ends(&device(), 9)), &by_device);
+        goes(&|c| plan(c, &newest_ends(&HistoryFilter { before: Some(9), ..device() }, 9)), &by_device);
+        goes(
+            &|c| plan(c, &along(&Track::Device("a".into()), 9)),
+            &["SEARCH events USING INDEX events_by_device (device_id=? AND rowid>?)"],
+        );
+        goes(&|c| plan(c, &along(&Track::Whole, 9)), &["SEARCH events USING INTEGER PRIMARY KEY (rowid>?)"]);
+    }
 }

@@ -97,6 +97,7 @@ impl SessionRow {
             },
             start_time: Timestamp(self.start_time),
             end_time: self.end_time.map(Timestamp),
+            end_seq: self.end_seq,
             reason: optional(TABLE, "reason", self.reason.as_deref())?,
             end,
         })
@@ -107,14 +108,14 @@ impl SessionRow {
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = session_records, check_for_backend(Sqlite))]
 pub(super) struct LostRow {
-    session_id: String,
+    pub session_id: String,
     device_id: String,
     device_type: String,
     node_id: String,
-    incarnation: String,
+    pub incarnation: String,
     start_time: i64,
-    last_pong_at: Option<i64>,
-    last_active_at: i64,
+    pub last_pong_at: Option<i64>,
+    pub last_active_at: i64,
     reconnect_count: i64,
     remote_addr: String,
     meta: String,
@@ -156,7 +157,7 @@ impl LostRow {
     }
 }
 
-fn word<T: std::str::FromStr>(table: &str, column: &str, text: &str) -> Result<T, StoreError> {
+pub(super) fn word<T: std::str::FromStr>(table: &str, column: &str, text: &str) -> Result<T, StoreError> {
     text.parse().map_err(|_| StoreError::bad_row(table, column, text))
 }
 

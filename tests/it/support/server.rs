@@ -188,9 +188,11 @@ fn command(dir: &TempDir, settings: &BTreeMap<String, String>) -> Command {
     command
 }
 
-/// The built program, knowing nothing of this process's environment but where programs and homes lie.
+/// The built program, or the one that `TEST_LASTPONG` names (a release build with the feature `chaos`, say), knowing
+/// nothing of this process's environment but where programs and homes lie.
 pub fn lastpong() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lastpong"));
+    let program = std::env::var_os("TEST_LASTPONG").unwrap_or_else(|| env!("CARGO_BIN_EXE_lastpong").into());
+    let mut command = Command::new(program);
     command.env_clear();
     for name in ["PATH", "HOME", "LANG"] {
         if let Some(value) = std::env::var_os(name) {
