@@ -70,8 +70,9 @@ async fn echo(socket: Rc<Socket>, mut incoming: Incoming<Socket>) {
             Received::Gone(_) => return,
         };
         closed = matches!(answer, Frame::Close(_));
-        let sent = if closed { socket.send_last(answer) } else { socket.send(answer) };
-        if sent.is_err() {
+        if closed {
+            socket.send_last(answer);
+        } else if socket.send(answer).is_err() {
             return socket.shut();
         }
     }

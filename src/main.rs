@@ -156,9 +156,9 @@ fn print(text: &str) -> anyhow::Result<()> {
 }
 
 fn serve(settings: Settings) -> anyhow::Result<()> {
-    print(&first_start(&settings)?)?;
+    let hints = first_start(&settings)?;
     lastpong::startup::serve(settings, |bound| {
-        let line = format!("dashboard: http://{}/\n", reachable(bound));
+        let line = format!("dashboard: http://{}/\n{hints}", reachable(bound));
         if let Err(e) = print(&line) {
             log::warn!(error:% = e; "the dashboard's address could not be printed");
         }

@@ -24,6 +24,9 @@ use crate::reason::Reason;
 /// Distinct device types that get a label value of their own; those met later are told as `other`.
 pub const MAX_DEVICE_TYPES: usize = 64;
 
+/// The queues between actors: facts of the workers, writes for the registry, orders for the workers, signs of life.
+const QUEUES: &[&str] = &["facts", "record", "orders", "heard"];
+
 const RTT: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const STORE: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0];
@@ -76,8 +79,6 @@ pub struct Messages {
     pub acks: IntCounter,
     pub byes: IntCounter,
     pub welcomes: IntCounter,
-    /// Messages pushed to devices.
-    pub messages: IntCounter,
     /// `error` frames sent: each answers a frame that was not understood.
     pub errors: IntCounter,
     /// Frames that ended their session: too big, malformed, too many.
@@ -206,6 +207,9 @@ impl Metrics {
         for sink in ["sse", "websocket"] {
             self.outbox_lag.with_label_values(&[sink]);
         }
+        for queue in QUEUES {
+            self.queue_refused.with_label_values(&[queue]);
+        }
         self.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     }
 
@@ -266,7 +270,6 @@ impl Messages {
             acks: child("ack", "sent"),
             byes: child("bye", "received"),
             welcomes: child("welcome", "sent"),
-            messages: child("message", "sent"),
             errors: child("error", "sent"),
             refused: child("frame", "refused"),
         }

@@ -19,13 +19,15 @@ use actix_web::dev::AppConfig;
 use actix_web::web::Data;
 use anyhow::Context as _;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::{Settings, TokenReplay};
 use crate::feed::{self, Feed};
 use crate::http::auth::AdminAuth;
+use crate::http::events_ws::SILENCE;
 use crate::http::health::Readiness;
 use crate::http::{self, Doors};
 use crate::ids::Incarnation;
@@ -57,6 +59,7 @@ const USED_TOKENS: usize = 1_000_000;
 const RECOVER: usize = 1_000;
 /// How long after its spread a drain may still take.
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
+const DRAIN_CHECK: Duration = Duration::from_millis(20);
 const VITAL_CHECK: Duration = Duration::from_secs(1);
 /// How long subscribers have to take what is left.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -96,6 +99,13 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// A subscriber that does not read gives up its place; devices are given a time of their own once admitted.
+fn give_up_in_time(connection: &TcpStream) {
+    if let Err(error) = SockRef::from(connection).set_tcp_user_timeout(Some(SILENCE)) {
+        log::debug!(error:% = error; "a connection is gone already");
+    }
+}
+
 /// Each session is an open file: takes all that the system grants.
 fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
@@ -119,6 +129,7 @@ struct Node {
 struct Running {
     root: Addr<RootSupervisor>,
     registry: Addr<Registry>,
+    admission: Arc<Admission>,
     doors: Data<Doors>,
     server: ServerHandle,
 }
@@ -129,7 +140,10 @@ impl Node {
         let address = listener.local_addr()?;
         let incarnation = Incarnation::new();
         self.store.begin(&self.settings.node_id, incarnation, Timestamp::now()).await?;
-        self.recover(incarnation).await?;
+        tokio::select! {
+            recovered = self.recover(incarnation) => recovered?,
+            () = stop.next() => anyhow::bail!("stopped while ending what an earlier run left; the next start goes on"),
+        }
         let (running, server) = self.start(listener, incarnation).await?;
         let mut server = actix_rt::spawn(server);
         ready(address);
@@ -231,7 +245,7 @@ impl Node {
         let workers = Workers {
             settings: settings.clone(),
             metrics,
-            admission,
+            admission: admission.clone(),
             inspector,
             uplinks,
             gate,
@@ -240,7 +254,7 @@ impl Node {
             next: Arc::new(AtomicUsize::new(0)),
         };
         let server = workers.listen(listener)?;
-        Ok((Running { root, registry, doors, server: server.handle() }, server))
+        Ok((Running { root, registry, admission, doors, server: server.handle() }, server))
     }
 
     /// Ends every session, sees it on the record, tells the subscribers, closes.
@@ -248,20 +262,22 @@ impl Node {
         let spread = self.settings.drain_spread;
         running.root.send(Drain { spread }).await?;
         let all_ended = async {
-            while running.root.send(CountSessions).await? > 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            // No session, nobody on the way in, no socket still being closed, no fact on its way to the store.
+            while running.root.send(CountSessions).await? > 0
+                || running.admission.holds_any()
+                || running.admission.backlog() > 0
+            {
+                tokio::time::sleep(DRAIN_CHECK).await;
             }
             running.registry.send(Settle).await?;
             anyhow::Ok(())
         };
-        match tokio::time::timeout(spread + DRAIN_GRACE, all_ended).await {
-            Ok(ended) => ended?,
-            Err(_) => log::error!("sessions are left, or the store takes nothing: the next start ends them"),
-        }
+        let patience = spread + self.settings.handshake_timeout + self.settings.close_timeout + DRAIN_GRACE;
+        let ended = tokio::time::timeout(patience, all_ended).await;
         running.doors.feed.close();
         let _ = tokio::time::timeout(LAST_WORDS, running.server.stop(true)).await;
         self.store.close().await;
-        Ok(())
+        ended.context("the store did not take every end in time: the next start writes what is missing")?
     }
 }
 
@@ -304,6 +320,7 @@ impl Workers {
                     .client_request_timeout(head_timeout)
                     .client_disconnect_timeout(Duration::ZERO)
                     .tcp_nodelay(true)
+                    .on_connect_ext(|connection: &TcpStream, _| give_up_in_time(connection))
                     .upgrade(fn_service(move |(request, connection)| {
                         let upgrades = upgrades.clone();
                         async move {

@@ -63,13 +63,12 @@ impl Upgrades {
         let metrics = &self.house.roster.metrics;
         match self.gate.admit(request.head()) {
             Ok(admitted) => {
-                let (stream, read) =
-                    accept(request, connection, admitted.subprotocol).await.inspect_err(|_| {
-                        metrics.handshake(Handshake::Abandoned);
-                    })?;
-                admitted.begin(&self.house, stream, read)?;
-                metrics.handshake(Handshake::Admitted);
-                Ok(())
+                let begun = match accept(request, connection, admitted.subprotocol).await {
+                    Ok((stream, read)) => admitted.begin(&self.house, stream, read),
+                    Err(error) => Err(error),
+                };
+                metrics.handshake(if begun.is_ok() { Handshake::Admitted } else { Handshake::Abandoned });
+                begun
             }
             Err((outcome, problem)) => {
                 metrics.handshake(outcome);

@@ -12,10 +12,11 @@ use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
 use serde::Serialize;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::Doors;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::supervisor::admission::{Admission, Refusal};
 
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
@@ -25,7 +26,14 @@ const FRESH: Duration = Duration::from_secs(1);
 pub struct Readiness {
     store: Store,
     admission: Arc<Admission>,
-    last_probe: Mutex<Option<(Instant, Verdict)>>,
+    probe: Mutex<Probe>,
+}
+
+#[derive(Default)]
+struct Probe {
+    last: Option<(Instant, Verdict)>,
+    /// Kept until it is answered, also when nobody waits any more, so that there is never more than one.
+    under_way: Option<JoinHandle<Result<(), StoreError>>>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -43,27 +51,34 @@ struct Report {
 
 impl Readiness {
     pub fn new(store: Store, admission: Arc<Admission>) -> Self {
-        Self { store, admission, last_probe: Mutex::new(None) }
+        Self { store, admission, probe: Mutex::default() }
     }
 
     async fn store_verdict(&self) -> Verdict {
         // Held while probing: whoever asks meanwhile gets the same answer.
-        let mut last = self.last_probe.lock().await;
-        if let Some((at, verdict)) = &*last
+        let mut probe = self.probe.lock().await;
+        if let Some((at, verdict)) = &probe.last
             && at.elapsed() < FRESH
         {
             return verdict.clone();
         }
-        let (ok, detail) = match timeout(PROBE_DEADLINE, self.store.ping()).await {
-            Ok(Ok(())) => (true, "answers"),
-            Ok(Err(error)) => {
+        let store = self.store.clone();
+        let ask = || actix_web::rt::spawn(async move { store.ping().await });
+        let answered = timeout(PROBE_DEADLINE, probe.under_way.get_or_insert_with(ask)).await;
+        let (ok, detail) = match &answered {
+            Ok(Ok(Ok(()))) => (true, "answers"),
+            Ok(Ok(Err(error))) => {
                 log::warn!(error:% = error; "the store refused a probe");
                 (false, "refused a probe")
             }
+            Ok(Err(_)) => (false, "the probe failed"),
             Err(_) => (false, "did not answer in 1 s"),
         };
+        if answered.is_ok() {
+            probe.under_way = None;
+        }
         let verdict = Verdict { name: "store", ok, detail };
-        *last = Some((Instant::now(), verdict.clone()));
+        probe.last = Some((Instant::now(), verdict.clone()));
         verdict
     }
 

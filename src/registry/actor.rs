@@ -25,6 +25,12 @@ use super::messages::{Heard, Record, Recorded, Report, Settle};
 const MAILBOX: usize = 256;
 /// Pages of signs of life written in one go: a few milliseconds, so that a start does not wait long behind them.
 const HEARD: usize = 32;
+/// After so many commits what can wait has its turn, however many writes there are.
+const COMMITS_IN_A_ROW: u32 = 50;
+/// The store is taken for away when it takes so long.
+const HANGING: Duration = Duration::from_secs(2);
+/// How often an outage is logged.
+const COMPLAIN: Duration = Duration::from_secs(30);
 const SWEEP: Duration = Duration::from_secs(60);
 /// The most rows of a sweep: tens of milliseconds, for the same reason.
 const MAX_SWEEP: usize = 500;
@@ -53,7 +59,10 @@ pub struct Registry {
     heard: BTreeMap<i64, HeardPage>,
     sweep_due: bool,
     sweep_batch: usize,
-    busy: bool,
+    /// The store has work of ours.
+    busy_since: Option<Instant>,
+    commits_in_a_row: u32,
+    complained: Instant,
     pause: Duration,
     settling: Vec<oneshot::Sender<()>>,
 }
@@ -67,7 +76,9 @@ impl Registry {
             root: None,
             heard: BTreeMap::new(),
             sweep_due: true,
-            busy: false,
+            busy_since: None,
+            commits_in_a_row: 0,
+            complained: Instant::now(),
             pause: PAUSE,
             settling: Vec::new(),
         }
@@ -75,27 +86,63 @@ impl Registry {
 
     /// Takes up the most urgent work, unless some is under way.
     fn work(&mut self, ctx: &mut Context<Self>) {
-        if self.busy {
+        if self.busy_since.is_some() {
+            return;
+        }
+        if self.commits_in_a_row >= COMMITS_IN_A_ROW && self.housekeep(ctx) {
             return;
         }
         match self.pending.next(Mono::now(), !self.settling.is_empty()) {
-            Next::Commit(batch) => self.commit(batch, ctx),
+            Next::Commit(batch) => {
+                self.commits_in_a_row += 1;
+                self.commit(batch, ctx);
+            }
             Next::WaitFor(wait) => _ = ctx.run_later(wait, |this, ctx| this.work(ctx)),
             Next::Nothing => {
                 self.settling.drain(..).for_each(|asked| _ = asked.send(()));
-                if !self.heard.is_empty() {
-                    self.touch(ctx);
-                } else if std::mem::take(&mut self.sweep_due) {
-                    self.sweep(ctx);
-                }
+                self.housekeep(ctx);
             }
         }
     }
 
+    /// Takes up what can wait. False where there is none.
+    fn housekeep(&mut self, ctx: &mut Context<Self>) -> bool {
+        self.commits_in_a_row = 0;
+        if !self.heard.is_empty() {
+            self.touch(ctx);
+        } else if std::mem::take(&mut self.sweep_due) {
+            self.sweep(ctx);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// A store that hangs says nothing: it is taken for away by the time that it takes.
+    fn watch(&mut self) {
+        if self.busy_since.is_some_and(|since| since.elapsed() > HANGING) {
+            self.away("it has not answered for some time");
+        }
+    }
+
+    fn away(&mut self, why: &str) {
+        let first = !self.parts.store_away.swap(true, Relaxed);
+        if first || self.complained.elapsed() > COMPLAIN {
+            self.complained = Instant::now();
+            log::error!(why, waiting = self.pending.len(); "nobody is let in until the store takes writes again");
+        }
+    }
+
+    fn back(&mut self) {
+        if self.parts.store_away.swap(false, Relaxed) {
+            log::info!("the store takes writes again");
+        }
+    }
+
     fn commit(&mut self, batch: Arc<Vec<Write>>, ctx: &mut Context<Self>) {
-        self.busy = true;
-        let (store, writes) = (self.parts.store.clone(), batch.clone());
         let began = Instant::now();
+        self.busy_since = Some(began);
+        let (store, writes) = (self.parts.store.clone(), batch.clone());
         let work = async move { store.commit(writes).await }.into_actor(self).then(
             move |result, this: &mut Self, ctx| {
                 this.parts
@@ -106,7 +153,7 @@ impl Registry {
                 let answer = match result {
                     Ok(committed) => Some(this.committed(&batch, &committed)),
                     Err(error) => {
-                        this.refused(&error, batch.len());
+                        this.away(&error.to_string());
                         let pause = this.pause;
                         this.pause = (pause * 2).min(MAX_PAUSE);
                         ctx.run_later(pause, move |this, ctx| this.commit(batch, ctx));
@@ -125,7 +172,7 @@ impl Registry {
         );
         ctx.spawn(work.map(|done, this, ctx| {
             if done {
-                this.busy = false;
+                this.busy_since = None;
                 this.work(ctx);
             }
         }));
@@ -133,17 +180,16 @@ impl Registry {
 
     /// The batch is durable: the feed may tell, the root may welcome.
     fn committed(&mut self, batch: &[Write], committed: &Committed) -> Recorded {
-        if self.parts.store_away.swap(false, Relaxed) {
-            log::info!("the store takes writes again");
-        }
+        self.back();
         self.pause = PAUSE;
         let metrics = &self.parts.metrics;
+        metrics.batch_writes.observe(batch.len() as f64);
         let published = metrics.event_publish.with_label_values(&["feed"]).start_timer();
         self.parts.feed.publish(&committed.events);
         published.observe_duration();
         for event in committed.events.iter().filter(|event| event.kind == EventKind::SessionDisconnected) {
             if let Some(reason) = event.reason {
-                metrics.disconnects.with_label_values(&[reason.as_str()]).inc();
+                metrics.disconnected(reason);
             }
         }
         let starts =
@@ -154,12 +200,6 @@ impl Registry {
                 _ => None,
             });
         Recorded { starts: starts.collect(), writes: batch.len() }
-    }
-
-    fn refused(&self, error: &StoreError, writes: usize) {
-        if !self.parts.store_away.swap(true, Relaxed) {
-            log::error!(error:% = error, writes; "nobody is let in until the store takes writes again");
-        }
     }
 
     fn touch(&mut self, ctx: &mut Context<Self>) {
@@ -180,9 +220,12 @@ impl Registry {
         ctx: &mut Context<Self>,
         work: impl Future<Output = Result<usize, StoreError>> + 'static,
     ) {
-        self.busy = true;
+        self.busy_since = Some(Instant::now());
         ctx.spawn(work.into_actor(self).map(|result, this, ctx| {
-            this.busy = false;
+            this.busy_since = None;
+            if result.is_ok() {
+                this.back();
+            }
             match result {
                 // A full batch: there is more, and it comes faster than was thought.
                 Ok(swept) if swept > 0 && swept >= this.sweep_batch => {
@@ -191,7 +234,11 @@ impl Registry {
                 }
                 Ok(swept) if swept > 0 => this.sweep_batch = this.parts.sweep_batch,
                 Ok(_) => {}
-                Err(error) => log::warn!(error:% = error; "housekeeping is put off"),
+                Err(error) => {
+                    // Signs of life come again by themselves, and a sweep at its next time.
+                    this.heard.clear();
+                    log::warn!(error:% = error; "housekeeping is put off");
+                }
             }
             this.work(ctx);
         }));
@@ -203,6 +250,7 @@ impl Actor for Registry {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
+        ctx.run_interval(HANGING / 4, |this, _| this.watch());
         ctx.run_interval(SWEEP, |this, ctx| {
             this.sweep_due = true;
             this.work(ctx);

@@ -60,7 +60,8 @@ impl Pending {
         Next::Commit(Arc::new(self.writes.drain(..group).collect()))
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.writes.is_empty()
+    /// Writes that wait.
+    pub fn len(&self) -> usize {
+        self.writes.len()
     }
 }

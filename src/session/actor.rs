@@ -61,6 +61,25 @@ impl SessionActor {
         }));
     }
 
+    fn heard(&self, frame: Inbound) {
+        let session = &self.session;
+        match frame {
+            Inbound::Close(code) => session.closed_by_device(code),
+            _ if !session.count_frame() => {}
+            Inbound::Pong(token) => session.heard_pong(token[..].try_into().ok().map(u64::from_be_bytes)),
+            Inbound::Text(text) => match std::str::from_utf8(&text) {
+                Ok(text) => self.heard_text(text),
+                Err(_) => self.not_understood(NotUnderstood::NotJson),
+            },
+            Inbound::Binary(_) => self.not_understood(NotUnderstood::Binary),
+            Inbound::Ping(data) => {
+                session.house().roster.metrics.messages.device_pings.inc();
+                session.send(Frame::Pong(&data));
+            }
+            Inbound::Fragment => {}
+        }
+    }
+
     fn heard_text(&self, text: &str) {
         let session = &self.session;
         let messages = &session.house().roster.metrics.messages;
@@ -112,33 +131,18 @@ impl Handler<Begin> for SessionActor {
 impl StreamHandler<Received> for SessionActor {
     fn handle(&mut self, received: Received, _: &mut Self::Context) {
         let session = &self.session;
-        let frame = match received {
-            Received::Frame(frame) => frame,
-            Received::Violation(_) if session.has_ended() => return,
-            Received::Violation(violation) => return session.violated(violation),
-            Received::Gone(gone) => return session.gone(gone),
-        };
-        match frame {
-            Inbound::Close(_) if session.has_ended() => return session.leave(),
-            _ if session.has_ended() => return,
-            Inbound::Close(code) => return session.closed_by_device(code),
-            _ if !session.count_frame() => return,
-            Inbound::Pong(token) => {
-                return session.heard_pong(token[..].try_into().ok().map(u64::from_be_bytes));
+        match received {
+            Received::Gone(gone) => session.gone(gone),
+            Received::Frame(Inbound::Close(_)) if session.has_ended() => session.leave(),
+            _ if session.has_ended() => {}
+            Received::Violation(violation) => {
+                session.heard_frame();
+                session.violated(violation);
             }
-            _ => session.heard_frame(),
-        }
-        match frame {
-            Inbound::Text(text) => match std::str::from_utf8(&text) {
-                Ok(text) => self.heard_text(text),
-                Err(_) => self.not_understood(NotUnderstood::NotJson),
-            },
-            Inbound::Binary(_) => self.not_understood(NotUnderstood::Binary),
-            Inbound::Ping(data) => {
-                session.house().roster.metrics.messages.device_pings.inc();
-                session.send(Frame::Pong(&data));
+            Received::Frame(frame) => {
+                session.heard_frame();
+                self.heard(frame);
             }
-            _ => {}
         }
     }
 

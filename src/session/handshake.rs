@@ -176,9 +176,12 @@ impl Asked {
                 asked.add_meta(&name, key, value)?;
             } else if name == "device_type" {
                 let parsed = value.parse();
-                asked.device_type = Some(parsed.map_err(|_| {
+                let parsed = parsed.map_err(|_| {
                     Problem::bad_input("device_type", &value, "1 to 128 of A-Z a-z 0-9 . _ : @ -")
-                })?);
+                })?;
+                if asked.device_type.replace(parsed).is_some() {
+                    return Err(Problem::bad_input("device_type", &value, "once"));
+                }
             } else if name == "token" || name == "access_token" {
                 return Err(Problem::bad_request(
                     "a token in a URL ends in logs: send `Authorization: Bearer TOKEN`, or offer the \
@@ -198,7 +201,9 @@ impl Asked {
         if value.len() > MAX_META_VALUE {
             return Err(Problem::bad_input(name, &value, "a value of at most 256 bytes"));
         }
-        self.meta.insert(key.to_owned(), value);
+        if self.meta.insert(key.to_owned(), value).is_some() {
+            return Err(Problem::bad_input(name, "", "once"));
+        }
         if self.meta.len() > MAX_META {
             return Err(Problem::bad_input(name, "", "at most 16 keys"));
         }
@@ -300,6 +305,7 @@ impl Default for RefusalLog {
 }
 
 impl RefusalLog {
+    /// One refusal; the line says how many others there were since the last.
     pub fn tell(&self, refused: &Problem, peer: Option<SocketAddr>) {
         let (rate, untold) = &mut *self.state.borrow_mut();
         if rate.take(Mono::now()).is_err() {

@@ -50,36 +50,27 @@ pub enum Gone {
 }
 
 impl Gone {
-    fn on_read(error: &io::Error) -> Self {
-        use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+    fn by(error: &io::Error) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
         match error.kind() {
-            TimedOut | HostUnreachable | NetworkUnreachable => Self::NoProgress,
-            _ => Self::ByPeer,
-        }
-    }
-
-    fn on_write(error: &io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::ConnectionReset => Self::ByPeer,
+            ConnectionReset | ConnectionAborted | BrokenPipe => Self::ByPeer,
             _ => Self::NoProgress,
         }
     }
 }
 
-/// Why nothing more can be sent.
+/// More output waits for the peer than may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SendError {
-    /// Over the bound on waiting output.
-    Full,
-    Gone(Gone),
-}
+pub struct OverBound;
 
 /// A taken-over connection.
 pub struct Socket {
     stream: TcpStream,
     waiting: RefCell<BytesMut>,
     bound: u32,
-    /// The write side is to be shut when what waits is sent.
+    /// A write failed so.
+    broken: Cell<Option<Gone>>,
+    /// The last frame was given; the write side is shut when what waits is sent.
     finishing: Cell<bool>,
     task: Cell<Option<Waker>>,
 }
@@ -96,30 +87,31 @@ impl Socket {
             stream,
             waiting: RefCell::default(),
             bound,
+            broken: Cell::new(None),
             finishing: Cell::new(false),
             task: Cell::new(None),
         })
     }
 
-    /// Sends now what the kernel takes; the rest waits.
+    /// Sends now what the kernel takes; the rest waits. A connection that turns out to be broken takes everything
+    /// and says so to its reader, once that has read what the peer had sent before.
     ///
     /// # Errors
-    /// [`SendError`], after which nothing of the frame, or all that will ever be, has been sent.
-    pub fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
+    /// More would wait than may. The peer gets the frame as a whole or, where a part of it was sent, still the rest.
+    pub fn send(&self, frame: Frame<'_>) -> Result<(), OverBound> {
         self.send_within(self.bound as usize, frame)
     }
 
     /// Sends a frame, usually a close, as the last, whatever waits before it; then no more output is taken.
-    pub fn send_last(&self, frame: Frame<'_>) -> Result<(), SendError> {
-        let sent = self.send_within(usize::MAX, frame);
+    pub fn send_last(&self, frame: Frame<'_>) {
+        let _ = self.send_within(usize::MAX, frame);
         self.finishing.set(true);
         if self.waiting.borrow().is_empty() {
             self.shut_writing();
         }
-        sent
     }
 
-    fn send_within(&self, bound: usize, frame: Frame<'_>) -> Result<(), SendError> {
+    fn send_within(&self, bound: usize, frame: Frame<'_>) -> Result<(), OverBound> {
         WRITE.with_borrow_mut(|encoded| {
             encoded.clear();
             frame.write(encoded);
@@ -127,37 +119,53 @@ impl Socket {
         })
     }
 
-    fn send_bytes(&self, bound: usize, bytes: &[u8]) -> Result<(), SendError> {
+    fn send_bytes(&self, bound: usize, bytes: &[u8]) -> Result<(), OverBound> {
+        if self.finishing.get() || self.broken.get().is_some() {
+            return Ok(());
+        }
         let mut waiting = self.waiting.borrow_mut();
-        let mut rest = bytes;
+        let mut sent = 0;
         if waiting.is_empty() {
-            match self.stream.try_write(rest) {
-                Ok(n) => rest = &rest[n..],
+            match self.stream.try_write(bytes) {
+                Ok(n) => sent = n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(SendError::Gone(Gone::on_write(&error))),
+                Err(error) => {
+                    self.broken.set(Some(Gone::by(&error)));
+                    self.wake();
+                    return Ok(());
+                }
             }
         }
+        let rest = &bytes[sent..];
         if rest.is_empty() {
             return Ok(());
         }
-        if waiting.len() + rest.len() > bound {
-            return Err(SendError::Full);
+        let over = waiting.len() + rest.len() > bound;
+        if !over || sent > 0 {
+            waiting.extend_from_slice(rest);
+            self.wake();
         }
-        waiting.extend_from_slice(rest);
+        if over { Err(OverBound) } else { Ok(()) }
+    }
+
+    fn wake(&self) {
         if let Some(task) = self.task.take() {
             task.wake();
         }
-        Ok(())
     }
 
-    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Moves waiting output on.
+    fn poll_flush(&self, cx: &mut Context<'_>) {
         let mut waiting = self.waiting.borrow_mut();
         while !waiting.is_empty() {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_write(&waiting) {
+            let Poll::Ready(ready) = self.stream.poll_write_ready(cx) else { return };
+            match ready.and_then(|()| self.stream.try_write(&waiting)) {
                 Ok(n) => waiting.advance(n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => {
+                    self.broken.set(Some(Gone::by(&error)));
+                    waiting.clear();
+                }
             }
         }
         if waiting.capacity() > 0 {
@@ -166,7 +174,6 @@ impl Socket {
                 self.shut_writing();
             }
         }
-        Poll::Ready(Ok(()))
     }
 
     /// Output that waits for the kernel, in bytes.
@@ -189,9 +196,7 @@ impl Socket {
     /// Ends the connection now, whatever its task is doing.
     pub fn shut(&self) {
         let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Both);
-        if let Some(task) = self.task.take() {
-            task.wake();
-        }
+        self.wake();
     }
 }
 
@@ -218,9 +223,7 @@ impl<T: AsRef<Socket>> Incoming<T> {
 
     fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
         let socket = self.owner.as_ref().as_ref();
-        if let Poll::Ready(Err(error)) = socket.poll_flush(cx) {
-            return Poll::Ready(Received::Gone(Gone::on_write(&error)));
-        }
+        socket.poll_flush(cx);
         loop {
             if self.discarding {
                 self.decoder.discard();
@@ -233,9 +236,12 @@ impl<T: AsRef<Socket>> Incoming<T> {
                     return Poll::Ready(Received::Violation(violation));
                 }
             }
+            // What a write has learned tells more than the end of the stream, which is all that reading sees then.
+            let gone = |by_read| Poll::Ready(Received::Gone(socket.broken.get().unwrap_or(by_read)));
             match socket.stream.poll_read_ready(cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Received::Gone(Gone::on_read(&error))),
+                Poll::Ready(Err(error)) => return gone(Gone::by(&error)),
+                Poll::Pending if socket.broken.get().is_some() => return gone(Gone::ByPeer),
                 Poll::Pending => {
                     self.decoder.settle();
                     match socket.task.take() {
@@ -250,13 +256,13 @@ impl<T: AsRef<Socket>> Incoming<T> {
                 scratch.reserve(SCRATCH);
                 let read = socket.stream.try_read_buf(scratch)?;
                 self.decoder.feed(scratch);
-                Ok(read)
+                io::Result::Ok(read)
             });
             match read {
-                Ok(0) => return Poll::Ready(Received::Gone(Gone::ByPeer)),
+                Ok(0) => return gone(Gone::ByPeer),
                 Ok(_) => {}
-                Err(error) if io::Error::kind(&error) == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Received::Gone(Gone::on_read(&error))),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return gone(Gone::by(&error)),
             }
         }
     }

@@ -37,7 +37,7 @@ pub struct Pace {
 
 impl Pace {
     /// Quality is the share of pings answered, weighted to the recent ones.
-    fn interval(&self, quality: f32) -> Duration {
+    pub fn interval(&self, quality: f32) -> Duration {
         match quality {
             _ if !self.adaptive => self.ping_interval,
             q if q > 0.8 => Duration::from_secs(60),

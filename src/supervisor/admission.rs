@@ -114,6 +114,11 @@ impl Admission {
         self.draining.load(Relaxed)
     }
 
+    /// Whether anyone holds a place: a session, one that is being admitted, or one whose socket is being closed.
+    pub fn holds_any(&self) -> bool {
+        self.live.load(Relaxed) > 0
+    }
+
     /// Facts on their way to the store.
     pub fn backlog(&self) -> usize {
         self.backlog.load(Relaxed)

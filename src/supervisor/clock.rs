@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use crate::time::Mono;
 
-/// The longest pause between two ticks that counts as attended. Above the jitter of a busy loop, below any
-/// deadline that an operator would set.
+/// The longest pause between two ticks that counts as attended. Above the jitter of a busy loop, and well below the
+/// deadlines of heartbeats over a network.
 pub const MAX_STEP: Duration = Duration::from_millis(250);
+
+/// The least time for the arrears of a stall; a longer stall has as long as it took.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// Microseconds in which this worker was looking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -45,11 +48,13 @@ impl Clocks {
 #[derive(Debug)]
 pub struct AttendedClock {
     at_tick: Clocks,
+    /// Until then, what was left undone in the last stall is being caught up with.
+    catching_up_until: Mono,
 }
 
 impl AttendedClock {
     pub fn new(now: Mono) -> Self {
-        Self { at_tick: Clocks { mono: now, attended: Attended(0) } }
+        Self { at_tick: Clocks { mono: now, attended: Attended(0) }, catching_up_until: now }
     }
 
     /// The time now, between ticks.
@@ -62,7 +67,15 @@ impl AttendedClock {
     pub fn tick(&mut self, now: Mono) -> Option<Duration> {
         let step = now.since(self.at_tick.mono);
         self.at_tick = self.read(now);
-        step.checked_sub(MAX_STEP).filter(|stall| !stall.is_zero())
+        let stall = step.checked_sub(MAX_STEP).filter(|stall| !stall.is_zero())?;
+        self.catching_up_until = now + stall.max(CATCH_UP);
+        Some(stall)
+    }
+
+    /// Whether what is read now may have come during a stall: one that is not over until the next tick, or one of
+    /// which the arrears may still be there.
+    pub fn is_catching_up(&self, now: Mono) -> bool {
+        now < self.catching_up_until || now.since(self.at_tick.mono) > MAX_STEP
     }
 }
 
@@ -83,5 +96,19 @@ mod tests {
         assert_eq!(after.attended, Attended(350_000));
         assert!(after.stalled_since(before));
         assert!(!clock.read(ms(60_110)).stalled_since(after));
+    }
+
+    #[test]
+    fn after_a_stall_it_catches_up_for_as_long() {
+        let ms = |n: u64| Mono(n * 1000);
+        let mut clock = AttendedClock::new(ms(0));
+        clock.tick(ms(100));
+        assert!(!clock.is_catching_up(ms(300)));
+        assert!(clock.is_catching_up(ms(400)), "the tick is late, and what is read now may be old");
+        assert_eq!(clock.tick(ms(10_350)), Some(Duration::from_secs(10)));
+        (1..50).for_each(|n| _ = clock.tick(ms(10_350 + n * 200)));
+        assert!(clock.is_catching_up(ms(20_340)));
+        clock.tick(ms(20_350));
+        assert!(!clock.is_catching_up(ms(20_360)));
     }
 }

@@ -43,21 +43,31 @@ impl Inspector {
 
     /// What each worker holds: fresh, or as it last was where a worker does not answer.
     pub async fn look(&self) -> Vec<Arc<WorkerSnapshot>> {
-        let windows = self.windows.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        futures_util::future::join_all(windows.into_iter().map(Window::look)).await
+        self.look_at(FRESH).await
     }
 
-    /// One live session.
+    /// One live session, also one that has just begun.
     pub async fn find(&self, id: SessionId) -> Option<SessionView> {
-        let snapshots = self.look().await;
-        snapshots.iter().flat_map(|s| &s.sessions).find(|view| view.session_id == id).cloned()
+        for fresh in [FRESH, Duration::ZERO] {
+            let snapshots = self.look_at(fresh).await;
+            let found = snapshots.iter().flat_map(|s| &s.sessions).find(|view| view.session_id == id);
+            if found.is_some() {
+                return found.cloned();
+            }
+        }
+        None
+    }
+
+    async fn look_at(&self, fresh: Duration) -> Vec<Arc<WorkerSnapshot>> {
+        let windows = self.windows.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        futures_util::future::join_all(windows.into_iter().map(|window| window.look(fresh))).await
     }
 }
 
 impl Window {
-    async fn look(mut self) -> Arc<WorkerSnapshot> {
+    async fn look(mut self, fresh: Duration) -> Arc<WorkerSnapshot> {
         let last = self.published.borrow_and_update().clone();
-        if Mono::now().since(last.taken) < FRESH && last.taken != Mono(0) {
+        if Mono::now().since(last.taken) < fresh && last.taken != Mono(0) {
             return last;
         }
         // A full mailbox: someone else's request is about to be answered.

@@ -67,7 +67,7 @@ pub struct Drain {
     pub spread: std::time::Duration,
 }
 
-/// How many sessions have not ended yet.
+/// How many sessions have not ended yet, with what of others has not gone to the registry.
 #[derive(Debug, Message)]
 #[rtype(usize)]
 pub struct CountSessions;

@@ -179,6 +179,6 @@ impl Handler<CountSessions> for RootSupervisor {
     type Result = usize;
 
     fn handle(&mut self, _: CountSessions, _: &mut Self::Context) -> usize {
-        self.directory.len()
+        self.directory.len() + self.writes.len()
     }
 }

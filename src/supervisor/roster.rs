@@ -93,6 +93,11 @@ impl Roster {
         self.clock.borrow().read(Mono::now())
     }
 
+    /// Whether what is read now may have waited for this worker.
+    pub fn is_catching_up(&self) -> bool {
+        self.clock.borrow().is_catching_up(Mono::now())
+    }
+
     /// A device was let in: `child` is looked after from here on, and its start goes on the record.
     pub fn join(&self, start: Start, child: impl FnOnce(u32) -> Rc<dyn Child>) -> u32 {
         let (key, due) = {

@@ -128,6 +128,8 @@ impl LostRow {
     pub(super) fn into_end(self, detected: Timestamp) -> Result<crate::event::Disconnected, StoreError> {
         use crate::event::{Disconnected, RttMs};
         const TABLE: &str = "session_records";
+        // In order even where the wall clock was set back between the runs.
+        let detected = detected.max(Timestamp(self.last_active_at.max(self.start_time)));
         let millis_since = |then: i64| detected.0.saturating_sub(then).max(0) as f64 / 1000.0;
         Ok(Disconnected {
             device_id: word(TABLE, "device_id", &self.device_id)?,
