@@ -1,7 +1,7 @@
 //! What is told of sessions: CloudEvents 1.0 in JSON, written once and shared by every reader.
 //!
 //! A store keeps of an event its order (`seq`, `device_seq`), what can be filtered on, and `data` without the
-//! order, because the order is known only inside the transaction. [`Event::new`] puts the two together.
+//! order, because the order is known only inside the transaction. [`Event`] is made of the two.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

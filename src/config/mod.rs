@@ -37,8 +37,8 @@ const MIN_ADMIN_TOKEN_BYTES: usize = 16;
 pub enum ConfigError {
     #[error("{name}={shown:?}: allowed is {allowed}")]
     BadValue { name: String, shown: String, allowed: String },
-    #[error("{name:?} is no setting, the nearest is {nearest}; .env.example lists all")]
-    Unknown { name: String, nearest: &'static str },
+    #[error("{name}={shown:?}: no such setting, the nearest is {nearest}; .env.example lists all")]
+    Unknown { name: String, shown: String, nearest: &'static str },
     #[error("{name:?}: webhooks are not supported by this version; .env.example lists every setting")]
     Webhook { name: String },
     #[error(".env: {0}")]

@@ -29,7 +29,10 @@ pub(super) fn given() -> Result<Given, ConfigError> {
 /// # Errors
 /// The first variable that claims to be lastpong's and is none.
 pub(super) fn refuse_unknown(given: &Given) -> Result<(), ConfigError> {
-    given.keys().find(|name| is_ours(name) && find(name).is_none()).map_or(Ok(()), |name| Err(unknown(name)))
+    match given.iter().find(|(name, _)| is_ours(name) && find(name).is_none()) {
+        Some((name, (value, _))) => Err(unknown(name, value)),
+        None => Ok(()),
+    }
 }
 
 /// What `.env` gives, where there is one.
@@ -80,7 +83,7 @@ fn is_ours(name: &str) -> bool {
     name.get(..PREFIX.len()).is_some_and(|p| p.eq_ignore_ascii_case(PREFIX))
 }
 
-fn unknown(name: &str) -> ConfigError {
+fn unknown(name: &str, value: &str) -> ConfigError {
     let upper = name.to_ascii_uppercase();
     if upper.starts_with("LASTPONG_WEBHOOK") {
         return ConfigError::Webhook { name: name.into() };
@@ -88,6 +91,13 @@ fn unknown(name: &str) -> ConfigError {
     // Whoever wrote LASTPONG_REDIS_URL meant REDIS_URL: the prefix is no difference.
     let bare = |n: &str| n.strip_prefix(PREFIX).unwrap_or(n).to_owned();
     let likeness = |s: &Setting| strsim::sorensen_dice(&bare(&upper), &bare(s.name));
-    let nearest = TABLE.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).map_or("", |s| s.name);
-    ConfigError::Unknown { name: name.chars().take(80).collect(), nearest }
+    let nearest = TABLE.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    // What is near to a secret may be one, mistyped.
+    let secret = ["SECRET", "TOKEN", "PASS", "KEY"].iter().any(|word| upper.contains(word));
+    let shown = match nearest {
+        Some(setting) if !secret => setting.kind.shown(value),
+        _ => "***".into(),
+    };
+    let cut = |text: &str| text.chars().take(80).collect();
+    ConfigError::Unknown { name: cut(name), shown: cut(&shown), nearest: nearest.map_or("", |s| s.name) }
 }

@@ -129,7 +129,7 @@ impl Registry {
         let first = !self.parts.store_away.swap(true, Relaxed);
         if first || self.complained.elapsed() > COMPLAIN {
             self.complained = Instant::now();
-            log::error!(why, waiting = self.pending.len(); "nobody is let in until the store takes writes again");
+            log::error!(why, waiting = self.pending.count(); "nobody is let in until the store takes writes again");
         }
     }
 

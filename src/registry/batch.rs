@@ -61,7 +61,7 @@ impl Pending {
     }
 
     /// Writes that wait.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.writes.len()
     }
 }

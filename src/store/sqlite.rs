@@ -1,7 +1,7 @@
 //! SQLite: one writer, many readers, WAL.
 //!
-//! One thread owns the one connection that writes ([`writer`]); readers have connections of their own, which see
-//! the last commit and wait for nobody. The file is held by a lock beside it from [`open`] until the writer ends.
+//! One thread owns the one connection that writes (`writer`); readers have connections of their own, which see
+//! the last commit and wait for nobody. The file is held by a lock beside it from `open` until the writer ends.
 //!
 //! Left out on purpose: giving space back to the disk. Retention frees pages, new events fill them.
 

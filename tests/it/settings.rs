@@ -69,7 +69,7 @@ fn a_bad_secret_is_named_and_not_shown() {
 fn an_unknown_variable_is_named_with_its_nearest() {
     let dir = tempfile::tempdir().unwrap();
     let run = run(&dir, &[("LASTPONG_PING_INTERVALL", "25s")], &["serve"]);
-    one_line(&run, 2, &["LASTPONG_PING_INTERVALL", "LASTPONG_PING_INTERVAL"]);
+    one_line(&run, 2, &["LASTPONG_PING_INTERVALL", "25s", "LASTPONG_PING_INTERVAL;"]);
 }
 
 #[test]
