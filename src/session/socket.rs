@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use futures_util::Stream;
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::frames::{Decoder, Frame, FrameLimits, Inbound, Violation};
@@ -176,6 +177,14 @@ impl Socket {
         }
     }
 
+    /// A read that was not filled has taken all there was: the next is to wait for news, in place of asking the
+    /// kernel once more to be told of nothing. News that came meanwhile is not lost, for tokio clears its readiness
+    /// only as far as it has seen.
+    fn is_drained(&self) {
+        let nothing = || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into());
+        let _ = self.stream.try_io(Interest::READABLE, nothing);
+    }
+
     /// Output that waits for the kernel, in bytes.
     pub fn waiting(&self) -> usize {
         self.waiting.borrow().len()
@@ -254,7 +263,11 @@ impl<T: AsRef<Socket>> Incoming<T> {
             let read = READ.with_borrow_mut(|scratch| {
                 scratch.clear();
                 scratch.reserve(SCRATCH);
+                let room = scratch.capacity();
                 let read = socket.stream.try_read_buf(scratch)?;
+                if read < room {
+                    socket.is_drained();
+                }
                 self.decoder.feed(scratch);
                 io::Result::Ok(read)
             });
