@@ -83,8 +83,19 @@ pub struct Now {
     pub wall: Timestamp,
 }
 
+/// Two readings further apart than this were interrupted, and are taken again.
+const APART: Duration = Duration::from_millis(1);
+
 impl Now {
     pub fn read() -> Self {
+        // A thread that is put off between the two would tell times that contradict its durations.
+        for _ in 0..3 {
+            let mono = Mono::now();
+            let wall = Timestamp::now();
+            if Mono::now().since(mono) < APART {
+                return Self { mono, wall };
+            }
+        }
         Self { mono: Mono::now(), wall: Timestamp::now() }
     }
 

@@ -58,7 +58,12 @@ pub fn stream(subscription: Subscription) -> impl Stream<Item = Result<Bytes, In
 
 fn encode(event: &Arc<Event>, into: &mut String) {
     let _ = write!(into, "id: {}\nevent: {}\ndata: ", event.seq, event.kind.as_str());
-    // A line break in JSON can only be white space between its tokens; on the wire it would end the field.
-    into.extend(event.json.split(['\n', '\r']));
+    // A line break in JSON can only be white space between its tokens; on the wire it would end the field. What
+    // lastpong writes has none, and to look at the bytes is quick.
+    if event.json.bytes().any(|byte| matches!(byte, b'\n' | b'\r')) {
+        into.extend(event.json.split(['\n', '\r']));
+    } else {
+        into.push_str(&event.json);
+    }
     into.push_str("\n\n");
 }

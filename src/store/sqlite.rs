@@ -36,6 +36,9 @@ pub use open::migrate;
 /// Connections for reading, opened as they are needed.
 const READERS: u32 = 4;
 
+/// How long a reader waits for its answer. A disk that hangs keeps its connection, and the others fail in their turn.
+const READ_DEADLINE: Duration = Duration::from_secs(10);
+
 /// How long a read waits for one of them.
 const READER_WAIT: Duration = Duration::from_secs(5);
 
@@ -150,9 +153,13 @@ impl SqliteStore {
                 .map_err(|error| StoreError::Retry(format!("no connection to read with: {error}")))?;
             diesel::Connection::transaction(&mut *conn, work)
         });
-        reading
-            .await
-            .unwrap_or_else(|error| Err(StoreError::Retry(format!("the read was cut short: {error}"))))
+        match tokio::time::timeout(READ_DEADLINE, reading).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => Err(StoreError::Retry(format!("the read was cut short: {error}"))),
+            Err(_) => {
+                Err(StoreError::Retry(format!("the disk did not answer in {} s", READ_DEADLINE.as_secs())))
+            }
+        }
     }
 }
 

@@ -13,6 +13,8 @@ mod frames;
 mod handshake;
 mod layers;
 mod order;
+mod outage;
+mod pace;
 #[cfg(feature = "chaos")]
 mod panic;
 mod python;

@@ -4,6 +4,7 @@ use futures_util::future::{join, join_all};
 use rand::Rng;
 
 use crate::support::events::{CONNECTED, DISCONNECTED};
+use crate::support::fleet::Welcomed;
 use crate::support::raw::{CLOSE, Raw, Seen};
 use crate::support::{Ask, Events, Server, eventually, ledger, token, within};
 
@@ -46,6 +47,47 @@ async fn contest(server: &Server, device: String) -> Vec<(String, Seen)> {
     winner.send(CLOSE, &1000u16.to_be_bytes()).await.expect("the winner is still connected");
     told.push((session(&welcome), winner.closed(true).await));
     told
+}
+
+#[tokio::test]
+async fn of_a_storm_of_newcomers_one_stays() {
+    let server = Server::start(&[]).await;
+    let (mut first, welcome) = Raw::connect(server.addr, &token("wanted")).await;
+    let ask = Ask::with_token(&token("wanted"));
+    let mut newcomers = join_all((0..DEVICES).map(|_| ask.admitted(server.addr))).await;
+    let words = join_all(newcomers.iter_mut().map(first_word)).await;
+    let mut told: Vec<(Raw, serde_json::Value)> =
+        newcomers.into_iter().zip(words).filter_map(|(raw, word)| Some((raw, word?))).collect();
+    assert_eq!(first.closed(true).await, Seen::Close(Some(4509)));
+    told.push((first, welcome));
+    told.sort_by_key(|(_, welcome)| welcome["device_seq"].as_i64());
+    let welcomed: Vec<_> = told
+        .iter()
+        .map(|(_, w)| Welcomed {
+            device_id: "wanted".into(),
+            session_id: session(w),
+            device_seq: w["device_seq"].as_i64().expect("a device_seq"),
+        })
+        .collect();
+    let (mut winner, last) = told.pop().expect("somebody won");
+    for (mut loser, _) in told.drain(1..) {
+        assert_eq!(loser.closed(true).await, Seen::Close(Some(4509)));
+    }
+    let mut log = Events::new();
+    log.pull(&server).await;
+    // One is live: every start but the winner's has its end, and the winner's is the newest of the device.
+    let (starts, ends) = (log.of_kind(CONNECTED).count(), log.of_kind(DISCONNECTED).count());
+    assert_eq!((starts, log.all.len() as i64), (ends + 1, last["device_seq"].as_i64().expect("a number")));
+    winner.send(CLOSE, &1000u16.to_be_bytes()).await.expect("the winner is still connected");
+    assert_eq!(winner.closed(true).await, Seen::Close(Some(1000)));
+    let events = at_rest(&server, starts).await;
+    let stories = ledger::check(&events.all, &welcomed);
+    for told in &welcomed {
+        // Starts and ends in turn: a session follows its predecessor's end.
+        assert_eq!(told.device_seq % 2, 1, "{told:?}");
+    }
+    let replaced = stories.values().filter(|s| s.reasons == ["replaced"]).count();
+    assert_eq!((replaced, stories.len()), (starts - 1, starts));
 }
 
 /// Its welcome; none where it was told instead that another has come.

@@ -28,6 +28,34 @@ async fn sigterm_drains_two_hundred_sessions() {
 }
 
 #[tokio::test]
+async fn whoever_is_just_coming_in_is_drained_too() {
+    for (round, welcomed) in [0, 1, 60, 140].into_iter().enumerate() {
+        let mut server = Server::start(&[("DRAIN_SPREAD", "500ms")]).await;
+        let mut fleet = Fleet::launch(&server, "coming", 200);
+        // A turn for every device between two looks: the signal falls into the midst of their handshakes.
+        while fleet.welcomed_count() < welcomed {
+            tokio::task::yield_now().await;
+        }
+        server.signal(Signal::TERM);
+        fleet.all_ended().await;
+        assert_eq!(server.exited().await.code(), Some(0), "round {round}");
+        let told = fleet.welcomed();
+        assert_eq!(fleet.ended(), vec![1001; told.len()], "round {round}: the welcomed");
+        let unwelcomed = fleet.unwelcomed();
+        assert_eq!(unwelcomed, vec![1001; unwelcomed.len()], "round {round}: those let in and not welcomed");
+
+        let server = server.restart().await;
+        let mut events = Events::new();
+        events.pull(&server).await;
+        let stories = ledger::check(&events.all, &told);
+        assert!(stories.len() <= told.len() + unwelcomed.len(), "round {round}: sessions of nobody");
+        for end in events.of_kind(DISCONNECTED) {
+            End::by("draining").check(end);
+        }
+    }
+}
+
+#[tokio::test]
 async fn sigint_drains_too() {
     let mut server = Server::start(&[]).await;
     let mut device = Device::connect(&server, "interrupted").await;

@@ -7,46 +7,84 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::support::events::DISCONNECTED;
-use crate::support::raw::{PING, Raw, Seen};
+use crate::support::raw::{CLOSE, PING, Raw, Seen, TEXT, frame};
 use crate::support::{End, Events, Fleet, Server, eventually, heavy, token, within};
 
 const DEVICES: usize = 5_000;
 
+/// So many of them talk, five times a second: a quarter of what they may.
+const TALKING: usize = 500;
+const EVERY: Duration = Duration::from_millis(200);
+const FRAMES_PER_SEC: u64 = 20;
+
 fn stall() -> Duration {
     let seconds =
         std::env::var("TEST_STALL_SECS").ok().map(|s| s.parse().expect("TEST_STALL_SECS is seconds"));
-    Duration::from_secs(seconds.unwrap_or(8))
+    Duration::from_secs(seconds.unwrap_or(12))
 }
 
 #[tokio::test]
 async fn a_stall_of_ours_ends_no_session_that_answers() {
     let _turn = heavy().await;
-    let settings = [("PING_INTERVAL", "2s"), ("PONG_TIMEOUT", "1s"), ("MAX_MISSED_PONGS", "1")];
+    let limit = FRAMES_PER_SEC.to_string();
+    let settings = [
+        ("PING_INTERVAL", "2s"),
+        ("PONG_TIMEOUT", "2s"),
+        ("MAX_MISSED_PONGS", "1"),
+        ("FRAMES_PER_SEC", &limit),
+    ];
     let server = Server::start(&settings).await;
-    let fleet = Fleet::hold(&server, "patient", DEVICES).await;
-    let answered = fleet.pongs();
-    every_device_answers(&fleet, answered).await;
+    let fleets = [
+        Fleet::hold(&server, "patient", DEVICES - TALKING).await,
+        Fleet::launch_talking(&server, "talking", TALKING, EVERY),
+    ];
+    fleets[1].wait_welcomed(TALKING).await;
+    every_device_answers(&fleets).await;
 
     server.signal(Signal::STOP);
+    let said = fleets[1].heartbeats();
     // The stop itself is what is tested: there is no condition to wait for but its length.
     tokio::time::sleep(stall()).await;
+    // What lies unread is twice what a device may send at once, so that counting it would end the session.
+    let arrears = said + 2 * FRAMES_PER_SEC * TALKING as u64;
+    eventually("enough to be said meanwhile", async || (fleets[1].heartbeats() >= arrears).then_some(()))
+        .await;
     server.signal(Signal::CONT);
 
     // Twice over, so that a deadline that was set before the stop has had its day.
     for _ in 0..2 {
-        every_device_answers(&fleet, fleet.pongs()).await;
+        every_device_answers(&fleets).await;
     }
     let mut events = Events::new();
     events.pull(&server).await;
     let ended: Vec<_> = events.of_kind(DISCONNECTED).take(3).collect();
     assert!(ended.is_empty(), "ended for our stall: {ended:#?}");
-    assert_eq!(fleet.ended(), vec![0; 0], "closed for our stall");
+    assert_eq!(fleets.each_ref().map(Fleet::ended), [vec![0; 0], vec![0; 0]], "closed for our stall");
     assert_eq!(server.live().await, DEVICES as u64);
+    a_flooder_is_still_ended(&server).await;
 }
 
-/// Waits for as many pongs as there are devices, above `since`: about one each.
-async fn every_device_answers(fleet: &Fleet, since: u64) {
-    eventually("a round of pongs", async || (fleet.pongs() >= since + DEVICES as u64).then_some(())).await;
+/// Waits for as many pongs as there are devices: about one each.
+async fn every_device_answers(fleets: &[Fleet]) {
+    let pongs = || fleets.iter().map(Fleet::pongs).sum::<u64>();
+    let since = pongs();
+    eventually("a round of pongs", async || (pongs() >= since + DEVICES as u64).then_some(())).await;
+}
+
+/// Floods and leaves, again and again, until it is ended for the flood: the time of grace is not for ever.
+async fn a_flooder_is_still_ended(server: &Server) {
+    let heartbeat = frame(true, TEXT, br#"{"type":"heartbeat","id":"1"}"#);
+    let flood = [heartbeat.repeat(100), frame(true, CLOSE, &1000u16.to_be_bytes())].concat();
+    let mut floods = 0;
+    let session = eventually("a flooder to be ended", async || {
+        floods += 1;
+        let (mut device, welcome) = Raw::connect(server.addr, &token(&format!("flooder-{floods}"))).await;
+        device.bytes(&flood).await.expect("connected");
+        let session = welcome["session_id"].as_str().expect("a session id").to_owned();
+        (device.closed(true).await == Seen::Close(Some(4013))).then_some(session)
+    })
+    .await;
+    End::by("rate_limited").check(&Events::new().only_end(server, &session).await);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What the stories are told with: the program, its devices, its readers, and the network between them.
 
 pub mod device;
+pub mod disk;
 pub mod events;
 pub mod expect;
 pub mod fleet;
@@ -12,6 +13,7 @@ pub mod sse;
 pub mod token;
 
 pub use device::Device;
+pub use disk::Disk;
 pub use events::Events;
 pub use expect::End;
 pub use fleet::Fleet;
@@ -20,6 +22,7 @@ pub use server::Server;
 pub use sse::Sse;
 pub use token::{Token, token};
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 /// How long a condition may take before its test gives up: far longer than it should take on a loaded machine.
@@ -51,8 +54,12 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Held by a test with thousands of sockets, so that two such tests do not run at once.
-pub async fn heavy() -> tokio::sync::MutexGuard<'static, ()> {
-    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    TURN.lock().await
+/// Held by a test with thousands of sockets, so that two such tests do not run at once, nor in two processes.
+pub async fn heavy() -> File {
+    let waiting = tokio::task::spawn_blocking(|| {
+        let path = std::env::temp_dir().join("lastpong-heavy-tests.lock");
+        let turn = File::create(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        turn.lock().map(|()| turn)
+    });
+    waiting.await.expect("no panic").expect("the lock is granted")
 }

@@ -64,7 +64,9 @@ impl Server {
         let (found, address) = oneshot::channel();
         collect(child.stderr.take().expect("piped"), said.clone(), None);
         collect(child.stdout.take().expect("piped"), said.clone(), Some(found));
-        let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
+        // A connection kept for later may be closed by the server just as the next request is sent on it.
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build();
+        let http = http.expect("an HTTP client");
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut server = Self { addr: nowhere, dir, settings, child, said, http };
         server.addr = within("the program to say where it listens", address)
