@@ -131,6 +131,13 @@ uuid_v7!(
     EventId
 );
 
+/// One run of one node: who writes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Run {
+    pub node_id: NodeId,
+    pub incarnation: Incarnation,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,7 +30,7 @@ use crate::http::auth::AdminAuth;
 use crate::http::events_ws::SILENCE;
 use crate::http::health::Readiness;
 use crate::http::{self, Doors};
-use crate::ids::Incarnation;
+use crate::ids::{Incarnation, Run};
 use crate::metrics::Metrics;
 use crate::registry::actor::{Parts, Registry};
 use crate::registry::batch::Grouping;
@@ -138,16 +138,16 @@ impl Node {
     async fn run(self, listener: TcpListener, ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
         let mut stop = StopSignals::new()?;
         let address = listener.local_addr()?;
-        let incarnation = Incarnation::new();
-        self.store.begin(&self.settings.node_id, incarnation, Timestamp::now()).await?;
+        let run = Run { node_id: self.settings.node_id.clone(), incarnation: Incarnation::new() };
+        self.store.begin(&run, Timestamp::now()).await?;
         tokio::select! {
-            recovered = self.recover(incarnation) => recovered?,
+            recovered = self.recover(&run) => recovered?,
             () = stop.next() => anyhow::bail!("stopped while ending what an earlier run left; the next start goes on"),
         }
-        let (running, server) = self.start(listener, incarnation).await?;
+        let (running, server) = self.start(listener, &run).await?;
         let mut server = actix_rt::spawn(server);
         ready(address);
-        log::info!(address:% = address, node_id:% = self.settings.node_id, incarnation:% = incarnation; "serving");
+        log::info!(address:% = address, node_id:% = run.node_id, incarnation:% = run.incarnation; "serving");
         tokio::select! {
             stopped = &mut server => {
                 stopped??;
@@ -168,11 +168,11 @@ impl Node {
         Ok(())
     }
 
-    async fn recover(&self, incarnation: Incarnation) -> anyhow::Result<()> {
+    async fn recover(&self, run: &Run) -> anyhow::Result<()> {
         let mut recovered = 0;
         loop {
             let now = Timestamp::now();
-            let ends = self.store.recover(&self.settings.node_id, incarnation, now, RECOVER).await?;
+            let ends = self.store.recover(run, now, RECOVER).await?;
             if ends.is_empty() {
                 break;
             }
@@ -187,11 +187,7 @@ impl Node {
         Ok(())
     }
 
-    async fn start(
-        &self,
-        listener: TcpListener,
-        incarnation: Incarnation,
-    ) -> anyhow::Result<(Running, Server)> {
+    async fn start(&self, listener: TcpListener, run: &Run) -> anyhow::Result<(Running, Server)> {
         let settings = &self.settings;
         let metrics = Arc::new(Metrics::new());
         let feed_limits = feed::Limits { subscribers: settings.max_subscribers, ..feed::Limits::default() };
@@ -210,7 +206,7 @@ impl Node {
             store: self.store.clone(),
             feed: feed.clone(),
             metrics: metrics.clone(),
-            incarnation,
+            run: run.clone(),
             grouping: Grouping { delay: settings.commit_delay, size: settings.commit_batch },
             retention: settings.event_retention,
             sweep_batch: settings.cleanup_batch_size,
@@ -250,7 +246,7 @@ impl Node {
             uplinks,
             gate,
             doors: doors.clone(),
-            incarnation,
+            incarnation: run.incarnation,
             next: Arc::new(AtomicUsize::new(0)),
         };
         let server = workers.listen(listener)?;

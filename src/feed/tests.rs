@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::cursor::Next;
 use super::*;
 use crate::event::{Connected, Disconnected, EventKind, Meta, RttMs};
-use crate::ids::{EventId, Incarnation, NodeId, SessionId};
+use crate::ids::{EventId, Incarnation, NodeId, Run, SessionId};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::{End, Match, Start, Write};
 
@@ -44,8 +44,12 @@ impl Log {
         let path = dir.path().join("lastpong.db");
         let store = tokio::task::spawn_blocking(move || Store::open_sqlite(&path)).await.unwrap().unwrap();
         let log = Self { store, incarnation: Incarnation::new(), _dir: dir };
-        log.store.begin(&NODE.parse().unwrap(), log.incarnation, Timestamp::now()).await.unwrap();
+        log.store.begin(&log.run(), Timestamp::now()).await.unwrap();
         log
+    }
+
+    pub(crate) fn run(&self) -> Run {
+        Run { node_id: NODE.parse().unwrap(), incarnation: self.incarnation }
     }
 
     pub(crate) fn connected(&self, device: &str) -> Arc<Connected> {
@@ -94,11 +98,11 @@ impl Log {
     }
 
     pub(crate) fn start(&self, of: &Arc<Connected>) -> Write {
-        Write::Start(Start { event_id: EventId::new(), data: of.clone() })
+        Write::Start(Start { event_id: EventId::new(), data: of.clone(), past: false })
     }
 
     pub(crate) async fn commit(&self, batch: Vec<Write>) -> Vec<Arc<Event>> {
-        self.store.commit(Arc::new(batch)).await.unwrap().events
+        self.store.commit(&self.run(), Arc::new(batch)).await.unwrap().events
     }
 
     /// One session of each device, from start to end: two events each.

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::event::EventKind;
 use crate::feed::Feed;
-use crate::ids::Incarnation;
+use crate::ids::Run;
 use crate::metrics::Metrics;
 use crate::store::{Committed, HeardPage, Outcome, Store, StoreError, Write};
 use crate::time::{Mono, Timestamp};
@@ -42,7 +42,7 @@ pub struct Parts {
     pub store: Store,
     pub feed: Feed,
     pub metrics: Arc<Metrics>,
-    pub incarnation: Incarnation,
+    pub run: Run,
     pub grouping: Grouping,
     pub retention: Duration,
     /// The least rows of a sweep; a sweep that finds more to do grows.
@@ -142,8 +142,8 @@ impl Registry {
     fn commit(&mut self, batch: Arc<Vec<Write>>, ctx: &mut Context<Self>) {
         let began = Instant::now();
         self.busy_since = Some(began);
-        let (store, writes) = (self.parts.store.clone(), batch.clone());
-        let work = async move { store.commit(writes).await }.into_actor(self).then(
+        let (store, run, writes) = (self.parts.store.clone(), self.parts.run.clone(), batch.clone());
+        let work = async move { store.commit(&run, writes).await }.into_actor(self).then(
             move |result, this: &mut Self, ctx| {
                 this.parts
                     .metrics
@@ -195,7 +195,7 @@ impl Registry {
         let starts =
             batch.iter().zip(&committed.outcomes).filter_map(|(write, outcome)| match (write, outcome) {
                 (Write::Start(start), Outcome::Recorded { device_seq }) => {
-                    Some((start.data.device_id.clone(), start.data.session_id, *device_seq))
+                    Some((start.data.device_id.clone(), start.data.session_id, Some(*device_seq)))
                 }
                 _ => None,
             });
@@ -204,7 +204,7 @@ impl Registry {
 
     fn touch(&mut self, ctx: &mut Context<Self>) {
         let some = (0..HEARD).map_while(|_| self.heard.pop_first()).map(|(_, page)| page).collect();
-        let (store, incarnation) = (self.parts.store.clone(), self.parts.incarnation);
+        let (store, incarnation) = (self.parts.store.clone(), self.parts.run.incarnation);
         self.aside(ctx, async move { store.touch(incarnation, some).await.map(|()| 0) });
     }
 

@@ -14,8 +14,8 @@ pub struct Record(pub Vec<Write>);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Recorded {
-    /// The sessions that may be welcomed, with their place in their device's order.
-    pub starts: Vec<(DeviceId, SessionId, i64)>,
+    /// The sessions that may be welcomed, with their place in their device's order where it is known already.
+    pub starts: Vec<(DeviceId, SessionId, Option<i64>)>,
     /// How many writes the batch had.
     pub writes: usize,
 }

@@ -24,7 +24,7 @@ use super::socket::{Incoming, Received};
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Begin {
-    pub device_seq: i64,
+    pub device_seq: Option<i64>,
 }
 
 pub struct SessionActor {

@@ -151,7 +151,7 @@ impl Admitted {
             meta: self.asked.meta,
             trace_id: self.trace_id,
         });
-        let start = Start { event_id: EventId::new(), data: data.clone() };
+        let start = Start { event_id: EventId::new(), data: data.clone(), past: false };
         let pass = self.pass;
         SessionActor::spawn(house.clone(), start, read, |actor| Parts {
             start: data,

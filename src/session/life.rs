@@ -42,7 +42,7 @@ pub struct Session {
     start: Arc<Connected>,
     socket: Socket,
     liveness: RefCell<Liveness>,
-    /// Zero until the start is durable.
+    /// Zero until it is known.
     device_seq: Cell<i64>,
     expires: Attended,
     frames: Cell<Rate>,
@@ -102,14 +102,14 @@ impl Session {
     }
 
     /// The start is durable: welcomes the device. False where the session ended meanwhile.
-    pub fn welcome(&self, device_seq: i64) -> bool {
+    pub fn welcome(&self, device_seq: Option<i64>) -> bool {
         let house = &self.house;
         let began =
             self.liveness.borrow_mut().recorded(house.roster.clocks(), &house.pace, rand::random::<f64>());
         if !began {
             return false;
         }
-        self.device_seq.set(device_seq);
+        self.device_seq.set(device_seq.unwrap_or(0));
         house.gauge(State::Starting).dec();
         house.gauge(State::Live).inc();
         house.metrics().connections_of(&self.start.device_type, "active").inc();
@@ -120,7 +120,7 @@ impl Session {
                 session_id: self.start.session_id,
                 device_id: &self.start.device_id,
                 node_id: &house.node_id,
-                device_seq: Some(device_seq),
+                device_seq,
                 // Of a device that answers; who answers badly is asked more often.
                 ping_interval_ms: house.pace.interval(1.0).as_millis() as u64,
                 pong_timeout_ms: house.pace.pong_timeout.as_millis() as u64,

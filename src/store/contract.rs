@@ -64,6 +64,15 @@ fn node() -> NodeId {
     "node-1".parse().expect("a node id")
 }
 
+fn run(incarnation: Incarnation) -> Run {
+    Run { node_id: node(), incarnation }
+}
+
+/// Whoever writes.
+fn writer() -> Run {
+    run(Incarnation::new())
+}
+
 fn device(name: &str) -> DeviceId {
     name.parse().expect("a device id")
 }
@@ -125,7 +134,7 @@ impl Sample {
     }
 
     fn start(&self) -> Write {
-        Write::Start(Start { event_id: EventId::new(), data: Arc::new(self.connected()) })
+        Write::Start(Start { event_id: EventId::new(), data: Arc::new(self.connected()), past: false })
     }
 
     fn end(&self, reason: Reason, ended: i64) -> Write {
@@ -134,7 +143,7 @@ impl Sample {
 }
 
 async fn commit(store: &Store, batch: Vec<Write>) -> Committed {
-    store.commit(Arc::new(batch)).await.expect("a commit")
+    store.commit(&writer(), Arc::new(batch)).await.expect("a commit")
 }
 
 /// The whole log, by as many pages as it takes.

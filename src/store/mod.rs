@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::event::{Connected, Disconnected, Event};
-use crate::ids::{DeviceId, DeviceType, EventId, Incarnation, NodeId, SessionId};
+use crate::ids::{DeviceId, DeviceType, EventId, Incarnation, NodeId, Run, SessionId};
 use crate::reason::Reason;
 use crate::time::Timestamp;
 
@@ -37,6 +37,8 @@ pub enum Write {
 pub struct Start {
     pub event_id: EventId,
     pub data: Arc<Connected>,
+    /// It is told late, and its end with it: it takes its device's place from nobody.
+    pub past: bool,
 }
 
 /// A session ended.
@@ -157,6 +159,9 @@ pub enum StoreError {
     /// Will not pass by itself: no database, a damaged one, one of a later version.
     #[error("{0}")]
     Broken(String),
+    /// The run that asks was declared lost by another node: its sessions have been ended for it.
+    #[error("this run of the node was declared lost by another")]
+    Fenced,
 }
 
 /// The SQL store. Cheap to clone; its calls may be awaited on any Tokio runtime.
@@ -186,21 +191,17 @@ impl Store {
     }
 
     /// Makes this run of the node known.
-    pub async fn begin(
-        &self,
-        node: &NodeId,
-        incarnation: Incarnation,
-        at: Timestamp,
-    ) -> Result<(), StoreError> {
+    pub async fn begin(&self, run: &Run, at: Timestamp) -> Result<(), StoreError> {
         match self {
-            Store::Sqlite(s) => s.begin(node, incarnation, at).await,
+            Store::Sqlite(s) => s.begin(run, at).await,
         }
     }
 
-    /// Writes the batch in one transaction, in its order: all of it or, with an error, nothing.
-    pub async fn commit(&self, batch: Arc<Vec<Write>>) -> Result<Committed, StoreError> {
+    /// Writes the batch in one transaction, in its order: all of it or, with an error, nothing. `run` says it, whichever
+    /// run the sessions are of.
+    pub async fn commit(&self, run: &Run, batch: Arc<Vec<Write>>) -> Result<Committed, StoreError> {
         match self {
-            Store::Sqlite(s) => s.commit(batch).await,
+            Store::Sqlite(s) => s.commit(run, batch).await,
         }
     }
 
@@ -209,13 +210,12 @@ impl Store {
     /// then it looks at none but those it ends.
     pub async fn recover(
         &self,
-        node: &NodeId,
-        incarnation: Incarnation,
+        run: &Run,
         detected: Timestamp,
         batch: usize,
     ) -> Result<Vec<Arc<Event>>, StoreError> {
         match self {
-            Store::Sqlite(s) => s.recover(node, incarnation, detected, batch).await,
+            Store::Sqlite(s) => s.recover(run, detected, batch).await,
         }
     }
 

@@ -28,7 +28,7 @@ use super::{
     Committed, EventFilter, EventPage, HeardPage, HistoryFilter, LogBounds, SessionRecord, StoreError, Write,
 };
 use crate::event::Event;
-use crate::ids::{Incarnation, NodeId, SessionId};
+use crate::ids::{Incarnation, Run, SessionId};
 use crate::time::Timestamp;
 
 pub use open::migrate;
@@ -68,29 +68,24 @@ impl SqliteStore {
         Ok(Self { writer, readers })
     }
 
-    pub async fn begin(
-        &self,
-        node: &NodeId,
-        incarnation: Incarnation,
-        at: Timestamp,
-    ) -> Result<(), StoreError> {
-        let node = node.clone();
-        self.writer.run(move |conn| write::begin(conn, &node, incarnation, at)).await
+    pub async fn begin(&self, run: &Run, at: Timestamp) -> Result<(), StoreError> {
+        let run = run.clone();
+        self.writer.run(move |conn| write::begin(conn, &run, at)).await
     }
 
-    pub async fn commit(&self, batch: Arc<Vec<Write>>) -> Result<Committed, StoreError> {
-        self.writer.run(move |conn| batch::commit(conn, &batch, None)).await
+    pub async fn commit(&self, run: &Run, batch: Arc<Vec<Write>>) -> Result<Committed, StoreError> {
+        let run = run.clone();
+        self.writer.run(move |conn| batch::commit(conn, &run, &batch)).await
     }
 
     pub async fn recover(
         &self,
-        node: &NodeId,
-        incarnation: Incarnation,
+        run: &Run,
         detected: Timestamp,
         batch: usize,
     ) -> Result<Vec<Arc<Event>>, StoreError> {
-        let node = node.clone();
-        self.writer.run(move |conn| write::recover(conn, &node, incarnation, detected, batch)).await
+        let run = run.clone();
+        self.writer.run(move |conn| write::recover(conn, &run, detected, batch)).await
     }
 
     pub async fn touch(&self, incarnation: Incarnation, pages: Vec<HeardPage>) -> Result<(), StoreError> {

@@ -109,7 +109,7 @@ impl Directory {
         &mut self,
         device: &DeviceId,
         session_id: SessionId,
-        device_seq: i64,
+        device_seq: Option<i64>,
         effects: &mut Effects,
     ) {
         if let Some(place) = self.devices.get(device)

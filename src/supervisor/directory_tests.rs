@@ -22,6 +22,7 @@ fn start(device: u8) -> Start {
             meta: Meta::new(),
             trace_id: None,
         }),
+        past: false,
     }
 }
 
@@ -139,10 +140,10 @@ fn only_the_holder_is_welcomed() {
     directory.arrived(second.clone(), seat(2), &mut effects);
     assert_eq!(effects.orders.len(), 1, "the holder is told to end");
     let mut effects = Effects::default();
-    directory.recorded(&second.data.device_id, second.data.session_id, 9, &mut effects);
+    directory.recorded(&second.data.device_id, second.data.session_id, Some(9), &mut effects);
     assert!(effects.orders.is_empty());
-    directory.recorded(&first.data.device_id, first.data.session_id, 1, &mut effects);
+    directory.recorded(&first.data.device_id, first.data.session_id, Some(1), &mut effects);
     let welcome =
-        Order { key: 1, session_id: first.data.session_id, what: Command::Welcome { device_seq: 1 } };
+        Order { key: 1, session_id: first.data.session_id, what: Command::Welcome { device_seq: Some(1) } };
     assert_eq!(effects.orders, [(3, welcome)]);
 }

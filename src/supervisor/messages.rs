@@ -43,7 +43,7 @@ pub struct Order {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Its start is durable: welcome the device.
-    Welcome { device_seq: i64 },
+    Welcome { device_seq: Option<i64> },
     /// End it.
     End { reason: Reason, detected_by: DetectedBy },
 }

@@ -10,8 +10,8 @@ pub fn what_is_written_is_read<B: Bench>() {
     block_on(async {
         let store = bench.open();
         let run = Incarnation::new();
-        store.begin(&node(), run, at(0)).await.unwrap();
-        store.begin(&node(), run, at(1)).await.unwrap();
+        store.begin(&super::run(run), at(0)).await.unwrap();
+        store.begin(&super::run(run), at(1)).await.unwrap();
         store.ping().await.unwrap();
         let session = Sample::new("a", run, 1);
         commit(&store, vec![session.start()]).await;
@@ -93,7 +93,7 @@ pub fn recovery_ends_the_lost<B: Bench>() {
     let lost: Vec<_> = (0..7).map(|n| Sample::new(&format!("d{n}"), before, n)).collect();
     block_on(async {
         let store = bench.open();
-        store.begin(&node(), before, at(0)).await.unwrap();
+        store.begin(&super::run(before), at(0)).await.unwrap();
         let ended = Sample::new("ended", before, 0);
         commit(&store, lost.iter().chain([&ended]).map(Sample::start).collect()).await;
         commit(&store, vec![ended.end(Reason::Kicked, 8)]).await;
@@ -105,13 +105,13 @@ pub fn recovery_ends_the_lost<B: Bench>() {
     block_on(async {
         let store = bench.open();
         let now = Incarnation::new();
-        let back: NodeId = "node-1-renamed".parse().unwrap();
-        store.begin(&back, now, at(50)).await.unwrap();
+        let back = super::run;
+        store.begin(&back(now), at(50)).await.unwrap();
         let living = Sample::new("d0", now, 51);
         commit(&store, vec![living.start()]).await;
         let mut ends = Vec::new();
         for expected in [3, 3, 1, 0] {
-            let some = store.recover(&back, now, at(60), 3).await.unwrap();
+            let some = store.recover(&back(now), at(60), 3).await.unwrap();
             assert_eq!(some.len(), expected);
             ends.extend(some);
         }
@@ -145,7 +145,7 @@ pub fn recovery_ends_the_lost<B: Bench>() {
         let of_living = store.session(living.session_id).await.unwrap().unwrap();
         assert_eq!(of_living.status, Status::Active);
         // The clock may have been set back between the runs.
-        let early = store.recover(&back, Incarnation::new(), at(-9), 10).await.unwrap();
+        let early = store.recover(&back(Incarnation::new()), at(-9), 10).await.unwrap();
         assert_eq!(
             (&data(&early[0])["detection_ms"], &data(&early[0])["duration_ms"]),
             (&json!(0.0), &json!(0.0))
@@ -175,7 +175,7 @@ pub fn pages_of_the_last_heard_keep_to_their_run<B: Bench>() {
         store.touch(Incarnation::new(), vec![page(1, vec![heard(&silent, Some(20), 21)])]).await.unwrap();
         let record = store.session(closed.session_id).await.unwrap().unwrap();
         assert_eq!((record.status, record.end_time), (Status::Closed, Some(at(4))));
-        let ends = store.recover(&node(), Incarnation::new(), at(30), 10).await.unwrap();
+        let ends = store.recover(&super::run(Incarnation::new()), at(30), 10).await.unwrap();
         let times =
             |n: usize| (data(&ends[n])["last_pong_at"].clone(), data(&ends[n])["last_active_at"].clone());
         assert_eq!(times(0), (json!(at(10)), json!(at(12))), "the later page stands");

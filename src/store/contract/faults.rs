@@ -20,7 +20,7 @@ pub fn a_failed_batch_leaves_nothing<B: Bench>() {
 
         bench.refuse_after(9);
         for _ in 0..3 {
-            let error = store.commit(Arc::clone(&batch)).await.unwrap_err();
+            let error = store.commit(&writer(), Arc::clone(&batch)).await.unwrap_err();
             assert!(matches!(error, StoreError::Retry(_)), "{error:?}");
             assert_eq!(whole_log(&store).await.len(), 1, "part of the batch is in the log");
             assert_eq!(store.bounds().await.unwrap().newest, 1);
@@ -28,12 +28,12 @@ pub fn a_failed_batch_leaves_nothing<B: Bench>() {
             assert_eq!(record.status, Status::Active, "part of the batch is on the record");
         }
         bench.repair();
-        let done = store.commit(Arc::clone(&batch)).await.unwrap();
+        let done = store.commit(&writer(), Arc::clone(&batch)).await.unwrap();
         assert_eq!(done.events.iter().map(|e| e.seq).collect::<Vec<_>>(), (2..=22).collect::<Vec<_>>());
         assert_eq!(done.outcomes[..3], [recorded(2), recorded(3), recorded(1)]);
 
         // As after a commit whose answer was lost: everything is there, nothing is told again.
-        let again = store.commit(Arc::clone(&batch)).await.unwrap();
+        let again = store.commit(&writer(), Arc::clone(&batch)).await.unwrap();
         assert_eq!(again.outcomes[0], Outcome::Superseded);
         assert_eq!(again.outcomes[1..], done.outcomes[1..]);
         assert!(again.events.is_empty());
@@ -83,13 +83,13 @@ pub fn close_finishes_the_work<B: Bench>() {
         let other = store.clone();
         let batches = (0..10).map(|n| {
             let (store, session) = (store.clone(), Sample::new(&format!("d{n}"), run, n));
-            async move { store.commit(Arc::new(vec![session.start()])).await }
+            async move { store.commit(&writer(), Arc::new(vec![session.start()])).await }
         });
         // Each batch is in the queue before the close is: a future of this join is first polled in its place.
         let (committed, ()) =
             futures_util::future::join(futures_util::future::join_all(batches), store.close()).await;
         assert!(committed.iter().all(Result::is_ok), "{committed:?}");
-        let late = other.commit(Arc::new(vec![Sample::new("late", run, 0).start()])).await;
+        let late = other.commit(&writer(), Arc::new(vec![Sample::new("late", run, 0).start()])).await;
         assert!(late.is_err(), "a closed store took a batch");
         other.close().await;
     });

@@ -82,10 +82,10 @@ async fn run<B: Bench>(steps: Vec<Step>) {
             }
             Step::Commit => {
                 last = Arc::new(std::mem::take(&mut batch));
-                told.extend(store.commit(Arc::clone(&last)).await.unwrap().events);
+                told.extend(store.commit(&writer(), Arc::clone(&last)).await.unwrap().events);
             }
             Step::CommitAgain => {
-                let again = store.commit(Arc::clone(&last)).await.unwrap();
+                let again = store.commit(&writer(), Arc::clone(&last)).await.unwrap();
                 assert_eq!(again.outcomes.len(), last.len());
                 assert!(again.events.is_empty(), "a batch sent twice made events twice");
             }
@@ -94,7 +94,7 @@ async fn run<B: Bench>(steps: Vec<Step>) {
                 store = bench.open();
                 incarnation = Incarnation::new();
                 if recover {
-                    told.extend(store.recover(&node(), incarnation, at(now), 1_000).await.unwrap());
+                    told.extend(store.recover(&super::run(incarnation), at(now), 1_000).await.unwrap());
                 }
             }
             _ if sessions.is_empty() => {}

@@ -14,23 +14,22 @@ use super::read::newest;
 use super::rows::{ACTIVE, word};
 use super::statements::{EndSession, NumberDevice};
 use crate::event::{Connected, Disconnected, Event, EventKind, EventRow};
-use crate::ids::{DeviceId, DeviceType, EventId, Incarnation, NodeId, SessionId};
+use crate::ids::{DeviceId, DeviceType, EventId, Incarnation, NodeId, Run, SessionId};
 use crate::reason::Reason;
 use crate::store::schema::{devices, events, log_head, session_records};
 use crate::store::{Committed, Outcome, StoreError, Write};
 
-/// `said_by` is the node that writes the ends, where it is another than the sessions' own, which has died.
 pub(super) fn commit(
     conn: &mut SqliteConnection,
+    run: &Run,
     batch: &[Write],
-    said_by: Option<&NodeId>,
 ) -> Result<Committed, StoreError> {
     let mut record = Record::read(conn, batch)?;
     let outcomes = batch
         .iter()
         .map(|write| match write {
-            Write::Start(start) => record.start(start.event_id, &start.data),
-            Write::End(end) => record.end(end.event_id, said_by.unwrap_or(&end.data.node_id), &end.data),
+            Write::Start(start) => record.start(start.event_id, &run.node_id, &start.data),
+            Write::End(end) => record.end(end.event_id, &run.node_id, &end.data),
         })
         .collect::<Result<_, _>>()?;
     Ok(Committed { outcomes, events: record.write(conn)? })
@@ -86,7 +85,12 @@ impl<'a> Record<'a> {
         Ok(record)
     }
 
-    fn start(&mut self, event_id: EventId, data: &'a Connected) -> Result<Outcome, StoreError> {
+    fn start(
+        &mut self,
+        event_id: EventId,
+        said_by: &NodeId,
+        data: &'a Connected,
+    ) -> Result<Outcome, StoreError> {
         if let Some(Some(known)) = self.sessions.get(&data.session_id) {
             return Ok(Outcome::Recorded { device_seq: known.start_device_seq });
         }
@@ -100,7 +104,7 @@ impl<'a> Record<'a> {
             id: event_id,
             kind: EventKind::SessionConnected,
             time: data.connected_at,
-            node_id: data.node_id.clone(),
+            node_id: said_by.clone(),
             device_id: Some(data.device_id.clone()),
             device_type: Some(data.device_type.clone()),
             session_id: Some(data.session_id),

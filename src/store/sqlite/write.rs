@@ -11,21 +11,16 @@ use diesel::upsert::excluded;
 use super::heard;
 use super::rows::{ACTIVE, LostRow};
 use crate::event::Event;
-use crate::ids::{EventId, Incarnation, NodeId};
+use crate::ids::{EventId, Run};
 use crate::store::schema::{events, log_head, nodes, session_records};
 use crate::store::{End, StoreError, Write};
 use crate::time::Timestamp;
 
-pub(super) fn begin(
-    conn: &mut SqliteConnection,
-    node: &NodeId,
-    incarnation: Incarnation,
-    at: Timestamp,
-) -> Result<(), StoreError> {
+pub(super) fn begin(conn: &mut SqliteConnection, run: &Run, at: Timestamp) -> Result<(), StoreError> {
     diesel::insert_into(nodes::table)
         .values((
-            nodes::node_id.eq(node.as_str()),
-            nodes::incarnation.eq(incarnation.to_string()),
+            nodes::node_id.eq(run.node_id.as_str()),
+            nodes::incarnation.eq(run.incarnation.to_string()),
             nodes::started_at.eq(at.0),
         ))
         .on_conflict(nodes::node_id)
@@ -40,21 +35,20 @@ pub(super) fn begin(
 
 pub(super) fn recover(
     conn: &mut SqliteConnection,
-    node: &NodeId,
-    incarnation: Incarnation,
+    run: &Run,
     detected: Timestamp,
     batch: usize,
 ) -> Result<Vec<Arc<Event>>, StoreError> {
     // The file has one holder, so that a session of any other incarnation, of any node's name, has no process.
     let mut lost: Vec<LostRow> = session_records::table
         .filter(session_records::status.eq(ACTIVE))
-        .filter(session_records::incarnation.ne(incarnation.to_string()))
+        .filter(session_records::incarnation.ne(run.incarnation.to_string()))
         .order(session_records::start_time)
         .limit(super::read::row_limit(batch))
         .select(LostRow::as_select())
         .load(conn)?;
     if lost.is_empty() {
-        heard::forget_all_but(conn, incarnation)?;
+        heard::forget_all_but(conn, run.incarnation)?;
     }
     heard::remember(conn, &mut lost)?;
     let ends = lost
@@ -64,7 +58,7 @@ pub(super) fn recover(
             Ok(Write::End(End { event_id: EventId::new(), data }))
         })
         .collect::<Result<Vec<_>, StoreError>>()?;
-    Ok(super::batch::commit(conn, &ends, Some(node))?.events)
+    Ok(super::batch::commit(conn, run, &ends)?.events)
 }
 
 /// Deletes from the old end as far as every event is older: where a clock once ran ahead, its events are kept until

@@ -11,6 +11,10 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
+fn run() -> Run {
+    Run { node_id: "n".parse().unwrap(), incarnation: Incarnation::new() }
+}
+
 fn batch(starts: usize) -> Arc<Vec<Write>> {
     let incarnation = Incarnation::new();
     let start = |n: usize| Connected {
@@ -26,7 +30,7 @@ fn batch(starts: usize) -> Arc<Vec<Write>> {
     };
     Arc::new(
         (0..starts)
-            .map(|n| Write::Start(Start { event_id: EventId::new(), data: Arc::new(start(n)) }))
+            .map(|n| Write::Start(Start { event_id: EventId::new(), data: Arc::new(start(n)), past: false }))
             .collect(),
     )
 }
@@ -39,22 +43,22 @@ fn a_full_database_takes_nothing_and_keeps_all() {
     let (kept, refused) = (batch(10), batch(2_000));
     block_on(async {
         let full = SqliteStore::open_with(&file.path(), Limits { max_pages: Some(60) }).unwrap();
-        full.commit(Arc::clone(&kept)).await.unwrap();
+        full.commit(&run(), Arc::clone(&kept)).await.unwrap();
         for _ in 0..3 {
-            match full.commit(Arc::clone(&refused)).await {
+            match full.commit(&run(), Arc::clone(&refused)).await {
                 Err(StoreError::Retry(line)) => assert!(line.contains("is full"), "{line:?}"),
                 other => panic!("{other:?}"),
             }
             assert_eq!(full.events(0, &EventFilter::default(), 5_000).await.unwrap().events.len(), 10);
         }
-        full.commit(batch(1)).await.unwrap();
+        full.commit(&run(), batch(1)).await.unwrap();
         full.close().await;
     });
     block_on(async {
         let store = file.open();
-        assert_eq!(store.commit(refused).await.unwrap().events.len(), 2_000);
+        assert_eq!(store.commit(&run(), refused).await.unwrap().events.len(), 2_000);
         assert_eq!(store.bounds().await.unwrap().newest, 2_011);
-        assert!(store.commit(kept).await.unwrap().events.is_empty());
+        assert!(store.commit(&run(), kept).await.unwrap().events.is_empty());
         store.close().await;
     });
 }
@@ -78,7 +82,7 @@ fn a_file_locked_from_outside_is_waited_for_then_left_for_later() {
     outside.batch_execute("BEGIN IMMEDIATE").unwrap();
     let writes = batch(3);
     block_on(async {
-        match store.commit(Arc::clone(&writes)).await {
+        match store.commit(&run(), Arc::clone(&writes)).await {
             Err(StoreError::Retry(line)) => assert!(line.contains("is locked"), "{line:?}"),
             other => panic!("{other:?}"),
         }
@@ -86,7 +90,7 @@ fn a_file_locked_from_outside_is_waited_for_then_left_for_later() {
         assert_eq!(store.bounds().await.unwrap().newest, 0, "reading waited for a writer");
         outside.batch_execute("ROLLBACK").unwrap();
         store.ping().await.unwrap();
-        assert_eq!(store.commit(writes).await.unwrap().events.len(), 3);
+        assert_eq!(store.commit(&run(), writes).await.unwrap().events.len(), 3);
         store.close().await;
     });
 }
@@ -98,7 +102,8 @@ fn a_full_queue_refuses_at_once() {
     let mut outside = SqliteConnection::establish(file.path().to_str().unwrap()).unwrap();
     outside.batch_execute("BEGIN IMMEDIATE").unwrap();
     block_on(async {
-        let many: Vec<_> = (0..100).map(|_| store.commit(batch(1))).collect();
+        let run = run();
+        let many: Vec<_> = (0..100).map(|_| store.commit(&run, batch(1))).collect();
         let mut many = futures_util::future::join_all(many);
         // Polled once, every batch has found its place in the queue or none.
         assert!(futures_util::poll!(&mut many).is_pending());
