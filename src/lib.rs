@@ -7,6 +7,8 @@
 //! | [`upgrade`] | requests that become sockets: devices and subscribers |
 //! | [`session`] | one connection of one device: handshake, socket, liveness |
 //! | [`supervisor`] | who is here and until when: deadlines, takeover, admission, snapshots |
+//! | [`projection`] | live state and the record, compared with the sessions and kept like them |
+//! | [`cluster`] | many nodes on one record: leases, the ends of lost nodes, what peers did |
 //! | [`registry`] | the one writer of the record, in group commits |
 //! | [`store`] | the record itself: sessions and the event log, in SQL |
 //! | [`feed`] | reading the log: live, from memory, or from the store |
@@ -14,7 +16,7 @@
 //! | [`startup`] | wires the above, and takes it down in order |
 //!
 //! The leaves below them know nothing of each other's state: [`ids`], [`time`], [`reason`], [`event`],
-//! [`protocol`], [`problem`], [`rate`], [`metrics`], [`config`], [`secret`], [`token`].
+//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`metrics`], [`config`], [`secret`], [`token`].
 //!
 //! # What holds everywhere
 //!
@@ -24,6 +26,8 @@
 //! - No deadline passes while this process stands still ([`supervisor::clock`]).
 //! - Every queue is bounded, and counts what it refuses.
 
+pub mod breaker;
+pub mod cluster;
 pub mod config;
 pub mod event;
 pub mod feed;
@@ -31,6 +35,7 @@ pub mod http;
 pub mod ids;
 pub mod metrics;
 pub mod problem;
+pub mod projection;
 pub mod protocol;
 pub mod rate;
 pub mod reason;

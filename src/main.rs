@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use lastpong::config::{self, Settings, units};
+use lastpong::config::{self, Database, Settings, units};
 use lastpong::ids::{DeviceId, DeviceType};
 use lastpong::secret::make_private_dir;
 use lastpong::store::Store;
@@ -99,7 +99,8 @@ Exits with 2 and one line on stderr when a setting is wrong.";
 const MIGRATE_HELP: &str = "\
 Examples:
   lastpong migrate
-  DATABASE_URL=sqlite:/var/lib/lastpong/lastpong.db lastpong migrate";
+  DATABASE_URL=sqlite:/var/lib/lastpong/lastpong.db lastpong migrate
+  DATABASE_URL=postgres://lastpong@db.example/lastpong lastpong migrate";
 
 const MAX_TTL: Duration = Duration::from_secs(3_650 * 86_400);
 
@@ -223,12 +224,16 @@ fn check_config(settings: &Settings) -> String {
 }
 
 fn migrate(settings: &Settings) -> anyhow::Result<()> {
-    let path = settings.database_path();
-    if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
-        make_private_dir(dir)?;
-    }
-    let applied = Store::migrate_sqlite(&path)?;
-    let mut text = format!("database {}\n", path.display());
+    let (name, applied) = match settings.database() {
+        Database::Sqlite(path) => {
+            if let Some(dir) = path.parent().filter(|d| !d.as_os_str().is_empty()) {
+                make_private_dir(dir)?;
+            }
+            (path.display().to_string(), Store::migrate_sqlite(&path)?)
+        }
+        Database::Postgres(url) => ("of DATABASE_URL".to_owned(), Store::migrate_postgres(&url)?),
+    };
+    let mut text = format!("database {name}\n");
     for name in &applied {
         text += &format!("applied {name}\n");
     }

@@ -8,18 +8,21 @@
 //!
 //! A registry of its own instead of the crate's global one, so that two nodes in one process do not mix.
 
+mod facts;
+mod live;
+
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
 
-use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::ids::DeviceType;
 use crate::reason::Reason;
+pub use live::LiveMetrics;
 
 /// Distinct device types that get a label value of their own; those met later are told as `other`.
 pub const MAX_DEVICE_TYPES: usize = 64;
@@ -104,6 +107,10 @@ pub struct Metrics {
     /// How far the slowest reader of a sink is behind the log's end.
     pub outbox_lag: IntGaugeVec,
     pub store_seconds: HistogramVec,
+    /// By store (`sql`, `redis`): 0 closed, 1 half-open, 2 open.
+    pub breaker_state: IntGaugeVec,
+    /// Starts, ends and beginnings of runs that wait in the node's journal.
+    pub journal_entries: IntGauge,
     /// Writes in one transaction.
     pub batch_writes: Histogram,
     pub queue_depth: IntGaugeVec,
@@ -111,6 +118,9 @@ pub struct Metrics {
     /// How late a worker's loop was woken.
     pub loop_stall: Histogram,
     pub build_info: IntGaugeVec,
+    /// Other nodes on the record, by state: `live`, `lost`, `gone`.
+    pub peers: IntGaugeVec,
+    pub live: LiveMetrics,
 }
 
 impl Default for Metrics {
@@ -168,6 +178,17 @@ impl Metrics {
                 &["store", "op"],
                 STORE,
             ),
+            breaker_state: gauges(
+                r,
+                "lastpong_breaker_state",
+                "Whether the store is asked: 0 closed, 1 half-open, 2 open.",
+                &["store"],
+            ),
+            journal_entries: gauge(
+                r,
+                "lastpong_journal_entries",
+                "Entries of the node's journal that the SQL store does not have yet.",
+            ),
             batch_writes: histogram(r, "lastpong_batch_writes", "Writes in one transaction.", BATCH),
             queue_depth: gauges(r, "lastpong_queue_depth", "Entries waiting in a bounded queue.", &["queue"]),
             queue_refused: counters(
@@ -183,6 +204,8 @@ impl Metrics {
                 WAIT,
             ),
             build_info: gauges(r, "lastpong_build_info", "Always 1; the version is its label.", &["version"]),
+            peers: gauges(r, "lastpong_peers", "Other nodes on the record, by state.", &["state"]),
+            live: LiveMetrics::new(r),
             device_types: RwLock::default(),
             registry,
         };
@@ -201,12 +224,13 @@ impl Metrics {
             self.handshakes.with_label_values(&[outcome.as_str()]);
         }
         self.connections_of(&DeviceType::default(), "active");
-        for sink in ["feed", "sse", "websocket"] {
+        for sink in ["feed", "sse", "websocket", "redis_stream"] {
             self.event_publish.with_label_values(&[sink]);
         }
-        for sink in ["sse", "websocket"] {
+        for sink in ["sse", "websocket", "redis_stream"] {
             self.outbox_lag.with_label_values(&[sink]);
         }
+        self.breaker_state.with_label_values(&["sql"]);
         for queue in QUEUES {
             self.queue_refused.with_label_values(&[queue]);
         }
@@ -250,11 +274,24 @@ impl Metrics {
     /// What `/debug/performance` shows: the same numbers as an object by metric name, histograms as count,
     /// sum and the upper bounds of the buckets that hold the median and the 99th percentile.
     pub fn facts(&self) -> Value {
-        let shown =
-            ["_queue_", "_store_", "_loop_stall", "_batch_", "_event_publish", "_outbox_", "_detection_"];
+        let shown = [
+            "_queue_",
+            "_store_",
+            "_breaker_",
+            "_journal_",
+            "_loop_stall",
+            "_batch_",
+            "_event_publish",
+            "_outbox_",
+            "_detection_",
+            "_heartbeat_",
+            "_activity_",
+            "_reconcile_",
+            "_peers",
+        ];
         let families = self.registry.gather();
         let shown = families.iter().filter(|f| shown.iter().any(|part| f.name().contains(part)));
-        Value::Object(shown.map(|f| (f.name().to_owned(), family_facts(f))).collect())
+        Value::Object(shown.map(|f| (f.name().to_owned(), facts::of_family(f))).collect())
     }
 }
 
@@ -276,32 +313,6 @@ impl Messages {
     }
 }
 
-fn family_facts(family: &MetricFamily) -> Value {
-    let samples = family.get_metric().iter().map(|metric| {
-        let mut fact: Map<String, Value> =
-            metric.get_label().iter().map(|l| (l.name().to_owned(), Value::from(l.value()))).collect();
-        match family.get_field_type() {
-            MetricType::COUNTER => _ = fact.insert("value".into(), json!(metric.get_counter().get_value())),
-            MetricType::GAUGE => _ = fact.insert("value".into(), json!(metric.get_gauge().get_value())),
-            _ => {
-                let h = metric.get_histogram();
-                let count = h.get_sample_count();
-                let at = |q: f64| {
-                    let rank = (q * count as f64).ceil() as u64;
-                    let bucket = h.get_bucket().iter().find(|b| b.cumulative_count() >= rank.max(1));
-                    bucket.map(|b| b.upper_bound()).filter(|bound| bound.is_finite())
-                };
-                fact.insert("count".into(), json!(count));
-                fact.insert("sum".into(), json!(h.get_sample_sum()));
-                fact.insert("p50_at_most".into(), json!(at(0.5)));
-                fact.insert("p99_at_most".into(), json!(at(0.99)));
-            }
-        }
-        Value::Object(fact)
-    });
-    samples.collect()
-}
-
 // Names and labels are constants of this file, so that a refusal by the registry is a fault of the text
 // above, which the first test of this module would meet.
 const FIXED: &str = "metric names are distinct and well formed";
@@ -319,6 +330,10 @@ fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGa
     register(registry, IntGaugeVec::new(Opts::new(name, help), labels).expect(FIXED))
 }
 
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    register(registry, IntGauge::new(name, help).expect(FIXED))
+}
+
 fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
     let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
     register(registry, Histogram::with_opts(opts).expect(FIXED))
@@ -330,53 +345,5 @@ fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str], buck
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rare_things_begin_at_zero() {
-        let text = Metrics::new().render();
-        for reason in Reason::ALL {
-            assert!(
-                text.contains(&format!("lastpong_disconnects_total{{reason=\"{reason}\"}} 0\n")),
-                "{reason}"
-            );
-        }
-        for outcome in Handshake::ALL {
-            let line = format!("lastpong_handshakes_total{{outcome=\"{}\"}} 0\n", outcome.as_str());
-            assert!(text.contains(&line), "{outcome:?}");
-        }
-        assert!(text.contains("websocket_messages_total{message_type=\"ping\",status=\"sent\"} 0\n"));
-        assert!(text.contains(concat!(
-            "lastpong_build_info{version=\"",
-            env!("CARGO_PKG_VERSION"),
-            "\"} 1\n"
-        )));
-    }
-
-    #[test]
-    fn device_types_are_bounded_and_each_keeps_its_gauge() {
-        let metrics = Metrics::new();
-        let of = |n: usize| metrics.connections_of(&format!("type-{n}").parse().unwrap(), "active");
-        (0..1000).for_each(|n| of(n).inc());
-        let text = metrics.render();
-        let lines = text.lines().filter(|l| l.starts_with("websocket_connections_total{")).count();
-        assert_eq!(lines, MAX_DEVICE_TYPES + 1);
-        assert!(text.contains("{device_type=\"other\",status=\"active\"} 937\n"));
-        (0..1000).for_each(|n| of(n).dec());
-        let zeros = metrics.render().lines().filter(|l| l.contains("status=\"active\"} 0")).count();
-        assert_eq!(zeros, MAX_DEVICE_TYPES + 1);
-    }
-
-    #[test]
-    fn facts_show_queues_and_quantiles() {
-        let metrics = Metrics::new();
-        metrics.queue_depth.with_label_values(&["registry"]).set(3);
-        (0..100).for_each(|_| metrics.loop_stall.observe(0.02));
-        let facts = metrics.facts();
-        assert_eq!(facts["lastpong_queue_depth"], json!([{"queue": "registry", "value": 3.0}]));
-        assert_eq!(facts["lastpong_loop_stall_seconds"][0]["p99_at_most"], json!(0.025));
-        assert_eq!(facts["lastpong_detection_seconds"][0]["p99_at_most"], Value::Null);
-        assert!(facts.get("websocket_messages_total").is_none());
-    }
-}
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -92,8 +92,8 @@ reasons! {
     TokenRevoked = "token_revoked", Server, Some(4500);
     /// This node shut down in good order.
     Draining = "draining", Server, Some(1001);
-    /// The session's node died or lost its lease.
-    NodeLost = "node_lost", Server, None;
+    /// The session's node died or lost its lease. One that lives on to say so sends its devices this code.
+    NodeLost = "node_lost", Server, Some(4000);
     /// The device did not return in its resume window.
     ResumeExpired = "resume_expired", Network, None;
     /// A fault of ours.

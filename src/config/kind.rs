@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::redis_url::RedisUrl;
 use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
 use crate::ids::NodeId;
 
@@ -33,6 +34,8 @@ pub enum Kind {
     HeaderSecret(usize),
     /// Where the SQL store is.
     Database,
+    /// Where Redis is.
+    Redis,
     /// A URL of one of these schemes.
     Url(&'static [&'static str]),
     /// Web origins, with commas between.
@@ -58,6 +61,7 @@ impl Kind {
             Kind::Secret(min) => value.len() >= min,
             Kind::HeaderSecret(min) => value.len() >= min && value.bytes().all(|b| b.is_ascii_graphic()),
             Kind::Database => !value.is_empty() && sqlite_path(value) != Some(""),
+            Kind::Redis => RedisUrl::parse(value).is_some(),
             Kind::Url(schemes) => {
                 value.split_once("://").is_some_and(|(s, rest)| schemes.contains(&s) && !rest.is_empty())
             }
@@ -87,7 +91,8 @@ impl Kind {
             Kind::Name => "1-128 of [A-Za-z0-9._:@-]".into(),
             Kind::Secret(min) => format!("at least {min} bytes"),
             Kind::HeaderSecret(min) => format!("at least {min} printable ASCII characters without a space"),
-            Kind::Database => "a path, or sqlite: with a path after it".into(),
+            Kind::Database => DATABASES.into(),
+            Kind::Redis => RedisUrl::ALLOWED.into(),
             Kind::Url(schemes) => format!("a URL that begins with {}", schemes.join(":// or ") + "://"),
             Kind::Origins => {
                 "* or origins as https://example.com or http://10.0.0.1:3000, with commas between".into()
@@ -101,7 +106,7 @@ impl Kind {
         match self {
             Kind::Secret(_) | Kind::HeaderSecret(_) => "***".into(),
             Kind::Database if sqlite_path(value).is_some() => value.into(),
-            Kind::Database | Kind::Url(_) => match value.split_once("://") {
+            Kind::Database | Kind::Redis | Kind::Url(_) => match value.split_once("://") {
                 Some((scheme, rest)) => match rest.rsplit_once('@') {
                     None if !rest.contains(['?', '#']) => value.into(),
                     _ => format!("{scheme}://***"),
@@ -113,6 +118,16 @@ impl Kind {
             _ => value.into(),
         }
     }
+}
+
+/// What [`Kind::Database`] may be.
+pub const DATABASES: &str =
+    "a path, sqlite: with a path after it, or postgres://USER:PASSWORD@HOST:PORT/DATABASE";
+
+/// Whether a database URL means Postgres.
+pub fn is_postgres(url: &str) -> bool {
+    url.split_once("://")
+        .is_some_and(|(scheme, rest)| matches!(scheme, "postgres" | "postgresql") && !rest.is_empty())
 }
 
 /// The path of a database that is SQLite's by its URL; `None` where the URL says nothing of SQLite.
@@ -140,7 +155,7 @@ mod tests {
     #[test]
     fn no_secret_is_shown() {
         let (secret, bearer) = (Kind::Secret(32), Kind::HeaderSecret(16));
-        let url = Kind::Url(&["redis"]);
+        let url = Kind::Redis;
         for (kind, value) in [
             (secret, "hunter2"),
             (bearer, "hunter2"),
@@ -149,6 +164,8 @@ mod tests {
             (Kind::Database, "host=db password=hunter2"),
             (url, "redis://:hunter2@cache:6379"),
             (url, "redis://:a@hunter2@cache:6379"),
+            (url, "redis+sentinel://:hunter2@a,b/main"),
+            (url, "unix:///run/redis.sock?pass=hunter2"),
         ] {
             let shown = kind.shown(value);
             assert!(!shown.contains("hunter2") && shown.contains("***"), "{value} was shown as {shown}");

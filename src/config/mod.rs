@@ -12,6 +12,7 @@
 
 mod kind;
 mod read;
+mod redis_url;
 mod rules;
 mod table;
 pub mod units;
@@ -21,6 +22,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use kind::Kind;
+pub use redis_url::RedisUrl;
 pub use table::{LogFormat, Setting, Settings, TABLE, TokenReplay};
 
 use crate::secret::Secret;
@@ -61,6 +63,15 @@ impl std::fmt::Display for Source {
             Source::Default => "default",
         })
     }
+}
+
+/// Where the SQL store is.
+#[derive(Debug, Clone)]
+pub enum Database {
+    /// A file of this node alone.
+    Sqlite(PathBuf),
+    /// A server that many nodes share, by its URL.
+    Postgres(Secret),
 }
 
 /// A setting as it came out.
@@ -132,11 +143,15 @@ impl Settings {
         self.effective.iter().filter(idle).map(|e| e.setting.name).collect()
     }
 
-    /// The file of the SQLite store.
-    pub fn database_path(&self) -> PathBuf {
+    /// Where the SQL store is.
+    pub fn database(&self) -> Database {
         match &self.database_url {
-            Some(url) => kind::sqlite_path(url).unwrap_or(url).into(),
-            None => self.data_dir.join("lastpong.db"),
+            Some(url) if kind::is_postgres(url.expose()) => Database::Postgres(url.clone()),
+            Some(url) => {
+                let url = url.expose();
+                Database::Sqlite(kind::sqlite_path(url).unwrap_or(url).into())
+            }
+            None => Database::Sqlite(self.data_dir.join("lastpong.db")),
         }
     }
 
@@ -195,7 +210,10 @@ impl Settings {
 
     fn show_what_was_worked_out(&mut self) {
         let (node, workers) = (self.node_id.to_string(), self.workers.to_string());
-        let database = format!("sqlite:{}", self.database_path().display());
+        let database = match self.database() {
+            Database::Sqlite(path) => format!("sqlite:{}", path.display()),
+            Database::Postgres(_) => String::new(),
+        };
         for (name, value) in
             [("LASTPONG_NODE_ID", node), ("LASTPONG_WORKERS", workers), ("DATABASE_URL", database)]
         {

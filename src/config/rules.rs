@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use super::kind::sqlite_path;
+use super::kind::{DATABASES, is_postgres, sqlite_path};
 use super::table::Settings;
 use super::{ConfigError, NOT_SUPPORTED};
+use crate::secret::Secret;
 
 impl Settings {
     /// # Errors
@@ -41,12 +42,9 @@ impl Settings {
         let unsupported = |name: &'static str, allowed: &str| {
             Err(self.bad(name, format!("{allowed} ({} {NOT_SUPPORTED})", self.value_of(name))))
         };
-        let sqlite = "a path, or sqlite: with a path after it";
-        if self.database_url.as_deref().is_some_and(|url| !is_sqlite_file(url)) {
-            return unsupported("DATABASE_URL", sqlite);
-        }
-        if self.redis_url.is_some() {
-            return unsupported("REDIS_URL", "nothing");
+        let database = self.database_url.as_ref().map(Secret::expose);
+        if database.is_some_and(|url| !is_postgres(url) && !is_sqlite_file(url)) {
+            return unsupported("DATABASE_URL", DATABASES);
         }
         if self.resume_window > Duration::ZERO {
             return unsupported("LASTPONG_RESUME_WINDOW", "0s");

@@ -107,10 +107,16 @@ settings! {
     "RUST_LOG" rust_log: String = "info", Kind::LogFilter;
 
     ["Stores"]
-    /// The SQL store. By default the SQLite file lastpong.db in the data folder.
-    "DATABASE_URL" database_url: Option<String> = "", Kind::Database;
-    /// Live state in Redis. By default none. Not supported by this version.
-    "REDIS_URL" redis_url: Option<Secret> = "", Kind::Url(&["redis", "rediss", "unix"]);
+    /// The SQL store: a SQLite file of this node alone, or postgres://USER:PASSWORD@HOST:PORT/DATABASE, which many
+    /// nodes share. By default the SQLite file lastpong.db in the data folder.
+    "DATABASE_URL" database_url: Option<Secret> = "", Kind::Database;
+    /// Redis, for live state and for the stream lastpong:events. By default none.
+    "REDIS_URL" redis_url: Option<Secret> = "", Kind::Redis;
+    /// The fewest of the newest events that the stream in Redis keeps; it drops older ones in lots.
+    "LASTPONG_STREAM_MAXLEN" stream_maxlen: u64 = "1000000", Kind::Count(1, 1_000_000_000);
+    /// Start although Postgres is away (true): devices are welcomed, and what must be kept waits in journal.db in
+    /// the data folder. Or do not start without it (false). SQLite is never away in this sense.
+    "LASTPONG_START_DEGRADED" start_degraded: bool = "true", Kind::Flag;
     /// How long a group commit waits for company. By default not at all: while one commit is being written,
     /// the next gathers.
     #[serde(deserialize_with = "duration")]
@@ -121,12 +127,13 @@ settings! {
     /// How often live state is written down and compared.
     #[serde(deserialize_with = "duration")]
     "LASTPONG_UPDATE_INTERVAL" update_interval: Duration = "5s", Kind::Duration(ms(100), ms(HOUR));
-    /// How long live state outlives its last update.
+    /// How long live state outlives its last update: what is left by a node that died is gone by then.
     #[serde(deserialize_with = "duration")]
-    "LASTPONG_SESSION_TIMEOUT" session_timeout: Duration = "15m", Kind::Duration(ms(SEC), ms(30 * DAY)), later;
-    /// How long live state may show no activity.
+    "LASTPONG_SESSION_TIMEOUT" session_timeout: Duration = "15m", Kind::Duration(ms(SEC), ms(30 * DAY));
+    /// A session that live state shows without activity for so long is looked at again: is it still here, and live
+    /// state wrong? It ends no session.
     #[serde(deserialize_with = "duration")]
-    "LASTPONG_MAX_INACTIVE" max_inactive: Duration = "10m", Kind::Duration(ms(SEC), ms(30 * DAY)), later;
+    "LASTPONG_MAX_INACTIVE" max_inactive: Duration = "10m", Kind::Duration(ms(SEC), ms(30 * DAY));
     /// The fewest rows that one cleaning takes at once; it takes more under load.
     "LASTPONG_CLEANUP_BATCH_SIZE" cleanup_batch_size: usize = "50", Kind::Count(1, 100_000);
     /// How long events are kept for subscribers that come back.
@@ -134,7 +141,7 @@ settings! {
     "LASTPONG_EVENT_RETENTION" event_retention: Duration = "7d", Kind::Duration(ms(SEC), ms(3_650 * DAY));
     /// How long a node may be silent before its sessions are another's to end.
     #[serde(deserialize_with = "duration")]
-    "LASTPONG_NODE_LEASE" node_lease: Duration = "10s", Kind::Duration(ms(SEC), ms(HOUR)), later;
+    "LASTPONG_NODE_LEASE" node_lease: Duration = "10s", Kind::Duration(ms(SEC), ms(HOUR));
 
     ["Heartbeats"]
     /// From one ping to the next.

@@ -14,10 +14,12 @@ pub mod cursor;
 mod ring;
 pub mod seats;
 pub mod sse;
+pub mod stream;
+pub mod tail;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::event::Event;
 use crate::metrics::Metrics;
@@ -30,6 +32,9 @@ use seats::{NoSeat, Seats, Sink};
 /// Events cloned out of the ring under its lock at a time, before they are filtered without it.
 const SCAN: usize = 256;
 
+/// Where the log ends, while the store has not been reached yet.
+pub const UNKNOWN: i64 = -1;
+
 /// The bounds of a feed.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -38,11 +43,13 @@ pub struct Limits {
     pub ring_bytes: usize,
     /// Subscribers at one time, SSE and WebSocket together.
     pub subscribers: usize,
+    /// Others write to the log too: a [`tail`] is to read it.
+    pub shared_log: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { ring_events: 8192, ring_bytes: 16 << 20, subscribers: 1024 }
+        Self { ring_events: 8192, ring_bytes: 16 << 20, subscribers: 1024, shared_log: false }
     }
 }
 
@@ -54,6 +61,10 @@ struct Shared {
     store: Store,
     ring: RwLock<Ring>,
     newest: watch::Sender<i64>,
+    /// Others write to the log too, and a [`tail`] reads what they wrote.
+    shared_log: bool,
+    /// Something was written that has not been read.
+    behind: Notify,
     closing: watch::Sender<bool>,
     seats: Seats,
     metrics: Arc<Metrics>,
@@ -71,7 +82,7 @@ pub struct Standing {
 }
 
 impl Feed {
-    /// `newest_seq` is the log's end at the start of this process.
+    /// `newest_seq` is the log's end at the start of this process; [`UNKNOWN`] is for a tail to find out.
     pub fn new(store: Store, newest_seq: i64, metrics: Arc<Metrics>) -> Self {
         Self::with_limits(store, newest_seq, metrics, Limits::default())
     }
@@ -81,16 +92,27 @@ impl Feed {
             store,
             ring: RwLock::new(Ring::new(limits.ring_events, limits.ring_bytes)),
             newest: watch::Sender::new(newest_seq),
+            shared_log: limits.shared_log,
+            behind: Notify::new(),
             closing: watch::Sender::new(false),
             seats: Seats::new(limits.subscribers, metrics.clone()),
             metrics,
         }))
     }
 
+    /// The log ends here, as the store says.
+    pub fn begin_at(&self, newest: i64) {
+        self.0.newest.send_replace(newest);
+    }
+
     /// Tells readers of events that are durable. In `seq` order; an event at or before the newest was told
-    /// already and is passed over.
+    /// already and is passed over. Where others write too, what does not follow on the newest is left to the
+    /// tail, which reads it with what came before. For one thread.
     pub fn publish(&self, events: &[Arc<Event>]) {
         let newest = self.newest();
+        if self.0.shared_log && events.iter().find(|e| e.seq > newest).is_some_and(|e| e.seq > newest + 1) {
+            return self.0.behind.notify_one();
+        }
         let fresh = || events.iter().filter(move |e| e.seq > newest);
         let Some(last) = fresh().next_back() else { return };
         {
@@ -147,7 +169,7 @@ impl Feed {
         self.0.store.bounds().await
     }
 
-    /// The newest event that was published.
+    /// The newest event that was published, or [`UNKNOWN`].
     pub fn newest(&self) -> i64 {
         *self.0.newest.borrow()
     }

@@ -1,5 +1,6 @@
 //! The feed over a real SQLite log.
 
+use crate::store::Told;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -98,7 +99,7 @@ impl Log {
     }
 
     pub(crate) fn start(&self, of: &Arc<Connected>) -> Write {
-        Write::Start(Start { event_id: EventId::new(), data: of.clone(), past: false })
+        Write::Start(Start { event_id: EventId::new(), data: of.clone(), told: Told::Now })
     }
 
     pub(crate) async fn commit(&self, batch: Vec<Write>) -> Vec<Arc<Event>> {

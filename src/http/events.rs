@@ -12,7 +12,7 @@ use super::query::{FILTERS, Params};
 use super::{Doors, json};
 use crate::feed::cursor::Subscription;
 use crate::feed::seats::Sink;
-use crate::feed::{Feed, sse};
+use crate::feed::{Feed, UNKNOWN, sse};
 use crate::problem::Problem;
 use crate::store::{EventFilter, LogBounds, StoreError};
 
@@ -142,6 +142,9 @@ impl Asked {
             return Err(Problem::unavailable("this node is shutting down", 1));
         }
         let newest = feed.newest();
+        if newest == UNKNOWN {
+            return Err(Problem::unavailable("the store has not been reached since this node started", 1));
+        }
         let after = self.after.unwrap_or(newest);
         // The store is asked only where the feed cannot tell: its end may be just ahead of what was
         // published.

@@ -1,22 +1,21 @@
-//! `/healthz`: the process is alive. `/readyz`: it would admit a device, with a verdict on each thing that
-//! needs.
+//! `/healthz`: the process is alive. `/readyz`: it would admit a device, with a verdict on each thing that it
+//! depends on, needed or not.
 //!
-//! Both are open to everyone, so they tell verdicts and no particulars. A probe of the store has a deadline
-//! and is remembered for a second, so that probing cannot become load, nor a store that hangs a pile of
-//! waiting probes.
+//! Both are open to everyone, so they tell verdicts and no particulars. A probe has a deadline and is remembered for a
+//! second, so that probing cannot become load, nor a store that hangs a pile of waiting probes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpResponse, web};
+use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::Doors;
-use crate::store::{Store, StoreError};
 use crate::supervisor::admission::{Admission, Refusal};
 
 const PROBE_DEADLINE: Duration = Duration::from_secs(1);
@@ -24,62 +23,58 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// Whether this node would admit a device.
 pub struct Readiness {
-    store: Store,
     admission: Arc<Admission>,
-    probe: Mutex<Probe>,
+    probes: Vec<Probe>,
 }
 
+/// Something that the node depends on.
+pub struct Probe {
+    name: &'static str,
+    /// Without it nobody is admitted.
+    needed: bool,
+    ask: Box<dyn Fn() -> Answer + Send + Sync>,
+    asked: Mutex<Asked>,
+}
+
+/// Nothing where it would do its work now, or why not.
+pub type Answer = BoxFuture<'static, Result<(), String>>;
+
 #[derive(Default)]
-struct Probe {
+struct Asked {
     last: Option<(Instant, Verdict)>,
     /// Kept until it is answered, also when nobody waits any more, so that there is never more than one.
-    under_way: Option<JoinHandle<Result<(), StoreError>>>,
+    under_way: Option<JoinHandle<Result<(), String>>>,
 }
 
 #[derive(Debug, Clone, Serialize)]
 struct Verdict {
     name: &'static str,
     ok: bool,
+    needed: bool,
     detail: &'static str,
 }
 
 #[derive(Serialize)]
 struct Report {
+    /// `ready`; `degraded`: it admits, and something it depends on is away; `unavailable`.
     status: &'static str,
-    dependencies: [Verdict; 2],
+    dependencies: Vec<Verdict>,
 }
 
 impl Readiness {
-    pub fn new(store: Store, admission: Arc<Admission>) -> Self {
-        Self { store, admission, probe: Mutex::default() }
+    pub fn new(admission: Arc<Admission>, probes: Vec<Probe>) -> Self {
+        Self { admission, probes }
     }
 
-    async fn store_verdict(&self) -> Verdict {
-        // Held while probing: whoever asks meanwhile gets the same answer.
-        let mut probe = self.probe.lock().await;
-        if let Some((at, verdict)) = &probe.last
-            && at.elapsed() < FRESH
-        {
-            return verdict.clone();
-        }
-        let store = self.store.clone();
-        let ask = || actix_web::rt::spawn(async move { store.ping().await });
-        let answered = timeout(PROBE_DEADLINE, probe.under_way.get_or_insert_with(ask)).await;
-        let (ok, detail) = match &answered {
-            Ok(Ok(Ok(()))) => (true, "answers"),
-            Ok(Ok(Err(error))) => {
-                log::warn!(error:% = error; "the store refused a probe");
-                (false, "refused a probe")
-            }
-            Ok(Err(_)) => (false, "the probe failed"),
-            Err(_) => (false, "did not answer in 1 s"),
+    async fn report(&self) -> Report {
+        let mut dependencies = join_all(self.probes.iter().map(Probe::verdict)).await;
+        dependencies.push(self.admission_verdict());
+        let status = match dependencies.iter().find(|d| !d.ok && d.needed) {
+            Some(_) => "unavailable",
+            None if dependencies.iter().all(|d| d.ok) => "ready",
+            None => "degraded",
         };
-        if answered.is_ok() {
-            probe.under_way = None;
-        }
-        let verdict = Verdict { name: "store", ok, detail };
-        probe.last = Some((Instant::now(), verdict.clone()));
-        verdict
+        Report { status, dependencies }
     }
 
     fn admission_verdict(&self) -> Verdict {
@@ -88,7 +83,40 @@ impl Readiness {
             Err(Refusal::Draining) => "draining",
             Err(_) => "the store is away or behind",
         };
-        Verdict { name: "admission", ok: detail == "open", detail }
+        Verdict { name: "admission", ok: detail == "open", needed: true, detail }
+    }
+}
+
+impl Probe {
+    pub fn new(name: &'static str, needed: bool, ask: impl Fn() -> Answer + Send + Sync + 'static) -> Self {
+        Self { name, needed, ask: Box::new(ask), asked: Mutex::default() }
+    }
+
+    async fn verdict(&self) -> Verdict {
+        // Held while probing: whoever asks meanwhile gets the same answer.
+        let mut asked = self.asked.lock().await;
+        if let Some((at, verdict)) = &asked.last
+            && at.elapsed() < FRESH
+        {
+            return verdict.clone();
+        }
+        let ask = || actix_web::rt::spawn((self.ask)());
+        let answered = timeout(PROBE_DEADLINE, asked.under_way.get_or_insert_with(ask)).await;
+        let (ok, detail) = match &answered {
+            Ok(Ok(Ok(()))) => (true, "answers"),
+            Ok(Ok(Err(why))) => {
+                log::warn!(dependency = self.name, why = why.as_str(); "a probe was refused");
+                (false, "refused a probe")
+            }
+            Ok(Err(_)) => (false, "the probe failed"),
+            Err(_) => (false, "did not answer in 1 s"),
+        };
+        if answered.is_ok() {
+            asked.under_way = None;
+        }
+        let verdict = Verdict { name: self.name, ok, needed: self.needed, detail };
+        asked.last = Some((Instant::now(), verdict.clone()));
+        verdict
     }
 }
 
@@ -97,9 +125,10 @@ pub(super) async fn healthz() -> HttpResponse {
 }
 
 pub(super) async fn readyz(doors: web::Data<Doors>) -> HttpResponse {
-    let dependencies = [doors.readiness.store_verdict().await, doors.readiness.admission_verdict()];
-    let ready = dependencies.iter().all(|d| d.ok);
-    let mut response = if ready { HttpResponse::Ok() } else { HttpResponse::ServiceUnavailable() };
-    let status = if ready { "ready" } else { "unavailable" };
-    response.insert_header((CACHE_CONTROL, "no-store")).json(Report { status, dependencies })
+    let report = doors.readiness.report().await;
+    let mut response = match report.status {
+        "unavailable" => HttpResponse::ServiceUnavailable(),
+        _ => HttpResponse::Ok(),
+    };
+    response.insert_header((CACHE_CONTROL, "no-store")).json(report)
 }

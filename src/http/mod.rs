@@ -10,6 +10,7 @@
 
 pub mod auth;
 pub mod debug;
+mod devices;
 pub mod events;
 pub mod events_ws;
 pub mod health;
@@ -17,25 +18,34 @@ mod home;
 mod json;
 mod metrics;
 mod query;
+mod record;
+mod sessions;
 
 use std::sync::Arc;
 
+use actix::Recipient;
 use actix_web::dev::Handler;
-use actix_web::{FromRequest, HttpRequest, HttpResponse, Resource, Responder, web};
+use actix_web::{FromRequest, HttpRequest, HttpResponse, Resource, Responder, Route, web};
+use tokio::sync::watch;
 
 use crate::feed::Feed;
 use crate::feed::seats::NoSeat;
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Run};
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::store::{Store, StoreError};
 use crate::supervisor::Inspector;
+use crate::supervisor::messages::EndSessions;
 use auth::AdminAuth;
 use health::Readiness;
 
 /// What the handlers reach. One for the whole node, in `web::Data`.
 pub struct Doors {
     pub node_id: NodeId,
+    /// The run in whose name this node writes.
+    pub run: watch::Receiver<Run>,
+    /// Where it is said which sessions are to end.
+    pub ends: Recipient<EndSessions>,
     pub feed: Feed,
     pub store: Store,
     pub inspector: Inspector,
@@ -67,6 +77,9 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         .service(get("/debug/connections/{session_id}", debug::connection))
         .service(get("/debug/events", debug::events))
         .service(get("/debug/performance", debug::performance))
+        .service(only("/v1/devices/query", web::post().to(devices::query), "POST"))
+        .service(get("/v1/devices/{device_id}", devices::device))
+        .service(only("/v1/sessions/{session_id}", web::delete().to(sessions::kick), "DELETE"))
         .service(get("/ws", needs_upgrade))
         .service(get("/v1/events/ws", needs_upgrade))
         .default_service(web::to(unknown_route));
@@ -80,6 +93,14 @@ where
 {
     let head = web::head().to(handler.clone());
     web::resource(path).route(web::get().to(handler)).route(head).default_service(web::to(only_read))
+}
+
+/// A resource with one method.
+fn only(path: &str, route: Route, method: &'static str) -> Resource {
+    let other = move |request: HttpRequest| async move {
+        Err::<HttpResponse, _>(Problem::wrong_method(request.method().as_str(), request.path(), method))
+    };
+    web::resource(path).route(route).default_service(web::to(other))
 }
 
 async fn only_read(request: HttpRequest) -> Result<HttpResponse, Problem> {

@@ -1,247 +1,240 @@
-//! The registry actor: one piece of work for the store at a time, the most urgent first.
+//! The registry actor: does what the [`Course`] says, and tells everyone what came of it.
 //!
-//! Starts and ends come before signs of life, those before the sweep of what is past retention. While a commit
-//! is under way the next group gathers. A store that fails is asked again with growing pauses, for as long as
-//! it takes; meanwhile the gate tells admission to let nobody in.
+//! Starts and ends come before signs of life, those before the sweep of what is past retention. While a commit is
+//! under way the next group gathers. While the store is away, writes are durable in the node's journal and devices go
+//! on being welcomed. Where that fails too, or there is none, the gate tells admission to let nobody in, and what was
+//! refused is tried again for as long as it takes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, ResponseFuture, WrapFuture};
+use actix::{Actor, AsyncContext, Context, Handler, Recipient, ResponseFuture, SpawnHandle};
 use tokio::sync::oneshot;
 
-use crate::event::EventKind;
 use crate::feed::Feed;
 use crate::ids::Run;
 use crate::metrics::Metrics;
-use crate::store::{Committed, HeardPage, Outcome, Store, StoreError, Write};
+use crate::store::journal::Journal;
+use crate::store::{HeardPage, Store};
 use crate::time::{Mono, Timestamp};
 
-use super::batch::{Grouping, Next, Pending};
-use super::messages::{Heard, Record, Recorded, Report, Settle};
+use super::batch::Grouping;
+use super::course::{Course, Job, Step};
+use super::messages::{
+    Begun, Fenced, Heard, Reborn, Record, Recorded, Report, ReportRuns, Settle, WhenDrained,
+};
 
 const MAILBOX: usize = 256;
-/// Pages of signs of life written in one go: a few milliseconds, so that a start does not wait long behind them.
-const HEARD: usize = 32;
-/// After so many commits what can wait has its turn, however many writes there are.
-const COMMITS_IN_A_ROW: u32 = 50;
-/// The store is taken for away when it takes so long.
+/// The store, or the journal, is taken for away when it takes so long.
 const HANGING: Duration = Duration::from_secs(2);
 /// How often an outage is logged.
 const COMPLAIN: Duration = Duration::from_secs(30);
 const SWEEP: Duration = Duration::from_secs(60);
-/// The most rows of a sweep: tens of milliseconds, for the same reason.
-const MAX_SWEEP: usize = 500;
-const PAUSE: Duration = Duration::from_millis(50);
-const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 /// What the registry is made of.
 pub struct Parts {
     pub store: Store,
+    /// Where writes go while the store is away. Without one they wait.
+    pub journal: Option<Journal>,
     pub feed: Feed,
     pub metrics: Arc<Metrics>,
+    /// With a journal, the registry makes it known to the store itself.
     pub run: Run,
     pub grouping: Grouping,
     pub retention: Duration,
     /// The least rows of a sweep; a sweep that finds more to do grows.
     pub sweep_batch: usize,
-    /// True while the store does not take what it is given.
+    /// True while writes are made durable nowhere.
     pub store_away: Arc<AtomicBool>,
+    /// True while writes go to the store, and nothing waits in the journal.
+    pub direct: Arc<AtomicBool>,
 }
 
 pub struct Registry {
-    parts: Parts,
+    pub(super) parts: Parts,
+    pub(super) course: Course,
     root: Option<Recipient<Recorded>>,
-    pending: Pending,
+    runs_watch: Option<ReportRuns>,
+    /// The run whose fence was told.
+    fence_told: Option<Run>,
+    /// A run that the store knows of, until that is told.
+    begun: Option<Run>,
     /// The newest of each number: as many as the workers have.
-    heard: BTreeMap<i64, HeardPage>,
-    sweep_due: bool,
-    sweep_batch: usize,
-    /// The store has work of ours.
-    busy_since: Option<Instant>,
-    commits_in_a_row: u32,
-    complained: Instant,
-    pause: Duration,
+    pub(super) heard: BTreeMap<i64, HeardPage>,
+    pub(super) sweep_due: bool,
+    pub(super) sweep_batch: usize,
+    /// Entries of the journal moved in one go.
+    pub(super) drain_limit: usize,
+    /// What must be durable is under way since then.
+    pub(super) busy_since: Option<Instant>,
+    /// Asks the course again.
+    timer: Option<SpawnHandle>,
+    complained: Option<Instant>,
     settling: Vec<oneshot::Sender<()>>,
+    draining: Vec<oneshot::Sender<Result<(), String>>>,
+    /// Somebody has asked for the first time whether the store is there.
+    judged: bool,
 }
 
 impl Registry {
     pub fn new(parts: Parts) -> Self {
+        let course =
+            Course::new(parts.run.clone(), Timestamp::now(), parts.grouping.clone(), parts.journal.is_some());
         Self {
-            pending: Pending::new(parts.grouping.clone()),
             sweep_batch: parts.sweep_batch,
+            drain_limit: parts.grouping.size,
             parts,
+            course,
             root: None,
+            runs_watch: None,
+            fence_told: None,
+            begun: None,
             heard: BTreeMap::new(),
             sweep_due: true,
             busy_since: None,
-            commits_in_a_row: 0,
-            complained: Instant::now(),
-            pause: PAUSE,
+            timer: None,
+            complained: None,
             settling: Vec::new(),
+            draining: Vec::new(),
+            judged: false,
         }
     }
 
-    /// Takes up the most urgent work, unless some is under way.
-    fn work(&mut self, ctx: &mut Context<Self>) {
-        if self.busy_since.is_some() {
-            return;
+    /// Takes up whatever is to be done now.
+    pub(super) fn work(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
         }
-        if self.commits_in_a_row >= COMMITS_IN_A_ROW && self.housekeep(ctx) {
-            return;
-        }
-        match self.pending.next(Mono::now(), !self.settling.is_empty()) {
-            Next::Commit(batch) => {
-                self.commits_in_a_row += 1;
-                self.commit(batch, ctx);
-            }
-            Next::WaitFor(wait) => _ = ctx.run_later(wait, |this, ctx| this.work(ctx)),
-            Next::Nothing => {
-                self.settling.drain(..).for_each(|asked| _ = asked.send(()));
-                self.housekeep(ctx);
-            }
-        }
-    }
-
-    /// Takes up what can wait. False where there is none.
-    fn housekeep(&mut self, ctx: &mut Context<Self>) -> bool {
-        self.commits_in_a_row = 0;
-        if !self.heard.is_empty() {
-            self.touch(ctx);
-        } else if std::mem::take(&mut self.sweep_due) {
-            self.sweep(ctx);
-        } else {
-            return false;
-        }
-        true
-    }
-
-    /// A store that hangs says nothing: it is taken for away by the time that it takes.
-    fn watch(&mut self) {
-        if self.busy_since.is_some_and(|since| since.elapsed() > HANGING) {
-            self.away("it has not answered for some time");
-        }
-    }
-
-    fn away(&mut self, why: &str) {
-        let first = !self.parts.store_away.swap(true, Relaxed);
-        if first || self.complained.elapsed() > COMPLAIN {
-            self.complained = Instant::now();
-            log::error!(why, waiting = self.pending.count(); "nobody is let in until the store takes writes again");
-        }
-    }
-
-    fn back(&mut self) {
-        if self.parts.store_away.swap(false, Relaxed) {
-            log::info!("the store takes writes again");
-        }
-    }
-
-    fn commit(&mut self, batch: Arc<Vec<Write>>, ctx: &mut Context<Self>) {
-        let began = Instant::now();
-        self.busy_since = Some(began);
-        let (store, run, writes) = (self.parts.store.clone(), self.parts.run.clone(), batch.clone());
-        let work = async move { store.commit(&run, writes).await }.into_actor(self).then(
-            move |result, this: &mut Self, ctx| {
-                this.parts
-                    .metrics
-                    .store_seconds
-                    .with_label_values(&["sql", "commit"])
-                    .observe(began.elapsed().as_secs_f64());
-                let answer = match result {
-                    Ok(committed) => Some(this.committed(&batch, &committed)),
-                    Err(error) => {
-                        this.away(&error.to_string());
-                        let pause = this.pause;
-                        this.pause = (pause * 2).min(MAX_PAUSE);
-                        ctx.run_later(pause, move |this, ctx| this.commit(batch, ctx));
-                        None
-                    }
-                };
-                let root = this.root.clone();
-                async move {
-                    let (Some(answer), Some(root)) = (answer, root) else { return false };
-                    // Waits for room; the root is gone only when the node is.
-                    let _ = root.send(answer).await;
-                    true
+        loop {
+            let chores = !self.heard.is_empty() || self.sweep_due;
+            match self.course.next(chores, !self.settling.is_empty(), Mono::now()) {
+                Step::Do(Job::Commit(batch)) => self.commit(batch, ctx),
+                Step::Do(Job::Append(entries)) => self.append(entries, ctx),
+                Step::Do(Job::Drain { begin }) => self.drain(begin, ctx),
+                Step::Do(Job::Housekeep) => self.housekeep(ctx),
+                Step::Wait(wait) => {
+                    self.timer = Some(ctx.run_later(wait, |this, ctx| {
+                        this.timer = None;
+                        this.work(ctx);
+                    }));
+                    break;
                 }
-                .into_actor(this)
-            },
-        );
-        ctx.spawn(work.map(|done, this, ctx| {
-            if done {
-                this.busy_since = None;
-                this.work(ctx);
+                Step::Rest => break,
             }
-        }));
+        }
+        self.answer();
     }
 
-    /// The batch is durable: the feed may tell, the root may welcome.
-    fn committed(&mut self, batch: &[Write], committed: &Committed) -> Recorded {
-        self.back();
-        self.pause = PAUSE;
+    /// Answers who waits for a state that is reached, and shows the state.
+    fn answer(&mut self) {
+        if self.course.is_settled() {
+            self.settling.drain(..).for_each(|asked| _ = asked.send(()));
+        }
+        self.parts.direct.store(self.course.is_direct(), Relaxed);
+        if self.course.is_direct() {
+            self.draining.drain(..).for_each(|asked| _ = asked.send(Ok(())));
+        }
         let metrics = &self.parts.metrics;
-        metrics.batch_writes.observe(batch.len() as f64);
-        let published = metrics.event_publish.with_label_values(&["feed"]).start_timer();
-        self.parts.feed.publish(&committed.events);
-        published.observe_duration();
-        for event in committed.events.iter().filter(|event| event.kind == EventKind::SessionDisconnected) {
-            if let Some(reason) = event.reason {
-                metrics.disconnected(reason);
+        metrics.breaker_state.with_label_values(&["sql"]).set(self.course.store_breaker().gauge());
+        if let Some(journal) = &self.parts.journal {
+            metrics.journal_entries.set(i64::try_from(journal.len()).unwrap_or(i64::MAX));
+        }
+        self.tell_fence();
+    }
+
+    fn tell_fence(&mut self) {
+        if !self.course.is_fenced() || self.fence_told.as_ref() == Some(self.course.run()) {
+            return;
+        }
+        let run = self.course.run();
+        if let Some(watch) = &self.runs_watch
+            && watch.fenced.try_send(Fenced(run.clone())).is_ok()
+        {
+            self.fence_told = Some(run.clone());
+        }
+    }
+
+    /// What hangs says nothing: it is taken for away by the time that it takes.
+    fn watch(&mut self, ctx: &mut Context<Self>) {
+        if self.busy_since.is_some_and(|since| since.elapsed() > HANGING) {
+            self.refused("it has not answered for some time");
+        }
+        self.tell_fence();
+        self.tell_begun();
+        self.work(ctx);
+    }
+
+    /// Writes are made durable nowhere.
+    pub(super) fn refused(&mut self, why: &str) {
+        let first = !self.parts.store_away.swap(true, Relaxed);
+        if self.complains(first) {
+            log::error!(why, waiting = self.course.waiting(); "nobody is let in until writes are taken again");
+        }
+        self.draining.drain(..).for_each(|asked| _ = asked.send(Err(why.to_owned())));
+    }
+
+    /// Writes go to the journal, because the store is away.
+    pub(super) fn store_failed(&mut self, why: &str, first: bool) {
+        // Who waits for the store, as the start does, is told and judges.
+        if self.judged && self.draining.is_empty() && self.complains(first) {
+            let journaled = self.parts.journal.as_ref().map_or(0, Journal::len);
+            log::error!(why, journaled; "the store is away: starts and ends wait in the journal");
+        }
+        self.draining.drain(..).for_each(|asked| _ = asked.send(Err(why.to_owned())));
+    }
+
+    fn complains(&mut self, first: bool) -> bool {
+        let now = first || self.complained.is_none_or(|last| last.elapsed() > COMPLAIN);
+        if now {
+            self.complained = Some(Instant::now());
+        }
+        now
+    }
+
+    /// Writes are made durable again.
+    pub(super) fn taken(&mut self) {
+        if self.parts.store_away.swap(false, Relaxed) {
+            log::info!("writes are taken again");
+        }
+    }
+
+    /// Writes go to the store again, and the journal has nothing more.
+    pub(super) fn drained(&mut self) {
+        if self.complained.take().is_some() {
+            log::info!("the store has what waited in the journal, and takes writes again");
+        }
+    }
+
+    /// Tells the root of a batch. The job is over when it knows: the root is not told more than it can hear.
+    pub(super) fn report(&self, recorded: Recorded) -> impl Future<Output = ()> + use<> {
+        let root = self.root.clone();
+        async move {
+            if let Some(root) = root.filter(|_| recorded.writes > 0) {
+                // Waits for room; the root is gone only when the node is.
+                let _ = root.send(recorded).await;
             }
         }
-        let starts =
-            batch.iter().zip(&committed.outcomes).filter_map(|(write, outcome)| match (write, outcome) {
-                (Write::Start(start), Outcome::Recorded { device_seq }) => {
-                    Some((start.data.device_id.clone(), start.data.session_id, Some(*device_seq)))
-                }
-                _ => None,
-            });
-        Recorded { starts: starts.collect(), writes: batch.len() }
     }
 
-    fn touch(&mut self, ctx: &mut Context<Self>) {
-        let some = (0..HEARD).map_while(|_| self.heard.pop_first()).map(|(_, page)| page).collect();
-        let (store, incarnation) = (self.parts.store.clone(), self.parts.run.incarnation);
-        self.aside(ctx, async move { store.touch(incarnation, some).await.map(|()| 0) });
+    fn tell_begun(&mut self) {
+        if let Some(watch) = &self.runs_watch
+            && let Some(run) = self.begun.take()
+            && watch.begun.try_send(Begun(run.clone())).is_err()
+        {
+            self.begun = Some(run);
+        }
     }
 
-    fn sweep(&mut self, ctx: &mut Context<Self>) {
-        let (store, batch) = (self.parts.store.clone(), self.sweep_batch);
-        let older_than = Timestamp::now().saturating_sub(self.parts.retention);
-        self.aside(ctx, async move { store.expire_events(older_than, batch).await });
-    }
-
-    /// Does what may fail without loss. `work` says how many rows a sweep took away.
-    fn aside(
-        &mut self,
-        ctx: &mut Context<Self>,
-        work: impl Future<Output = Result<usize, StoreError>> + 'static,
-    ) {
-        self.busy_since = Some(Instant::now());
-        ctx.spawn(work.into_actor(self).map(|result, this, ctx| {
-            this.busy_since = None;
-            if result.is_ok() {
-                this.back();
-            }
-            match result {
-                // A full batch: there is more, and it comes faster than was thought.
-                Ok(swept) if swept > 0 && swept >= this.sweep_batch => {
-                    this.sweep_due = true;
-                    this.sweep_batch = (this.sweep_batch * 2).min(MAX_SWEEP);
-                }
-                Ok(swept) if swept > 0 => this.sweep_batch = this.parts.sweep_batch,
-                Ok(_) => {}
-                Err(error) => {
-                    // Signs of life come again by themselves, and a sweep at its next time.
-                    this.heard.clear();
-                    log::warn!(error:% = error; "housekeeping is put off");
-                }
-            }
-            this.work(ctx);
-        }));
+    fn reborn(&mut self, run: Run, ctx: &mut Context<Self>) {
+        if run == *self.course.run() {
+            return;
+        }
+        log::warn!(incarnation:% = run.incarnation; "the node goes on as another run");
+        let dropped = self.course.reborn(run, Timestamp::now());
+        self.forget(dropped, ctx);
+        self.work(ctx);
     }
 }
 
@@ -250,7 +243,7 @@ impl Actor for Registry {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        ctx.run_interval(HANGING / 4, |this, _| this.watch());
+        ctx.run_interval(HANGING / 4, Self::watch);
         ctx.run_interval(SWEEP, |this, ctx| {
             this.sweep_due = true;
             this.work(ctx);
@@ -267,11 +260,31 @@ impl Handler<Report> for Registry {
     }
 }
 
+impl Handler<ReportRuns> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, watch: ReportRuns, _: &mut Self::Context) {
+        self.runs_watch = Some(watch);
+        self.tell_fence();
+        self.tell_begun();
+    }
+}
+
+impl Handler<Begun> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, Begun(run): Begun, _: &mut Self::Context) {
+        self.begun = Some(run);
+        self.tell_begun();
+    }
+}
+
 impl Handler<Record> for Registry {
     type Result = ();
 
     fn handle(&mut self, Record(writes): Record, ctx: &mut Self::Context) {
-        self.pending.push(writes, Mono::now());
+        let dropped = self.course.push(writes, Mono::now());
+        self.forget(dropped, ctx);
         self.work(ctx);
     }
 }
@@ -285,6 +298,14 @@ impl Handler<Heard> for Registry {
     }
 }
 
+impl Handler<Reborn> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, Reborn(run): Reborn, ctx: &mut Self::Context) {
+        self.reborn(run, ctx);
+    }
+}
+
 impl Handler<Settle> for Registry {
     type Result = ResponseFuture<()>;
 
@@ -293,5 +314,17 @@ impl Handler<Settle> for Registry {
         self.settling.push(asked);
         self.work(ctx);
         Box::pin(async move { settled.await.unwrap_or_default() })
+    }
+}
+
+impl Handler<WhenDrained> for Registry {
+    type Result = ResponseFuture<Result<(), String>>;
+
+    fn handle(&mut self, _: WhenDrained, ctx: &mut Self::Context) -> Self::Result {
+        let (asked, drained) = oneshot::channel();
+        self.draining.push(asked);
+        self.judged = true;
+        self.work(ctx);
+        Box::pin(async move { drained.await.unwrap_or_else(|_| Err("the registry has stopped".to_owned())) })
     }
 }

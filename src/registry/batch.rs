@@ -1,9 +1,10 @@
-//! What waits for the next commit, in order, as a pure core.
+//! What waits to be made durable, in order, as a pure core.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::ids::Incarnation;
 use crate::store::Write;
 use crate::time::Mono;
 
@@ -21,47 +22,70 @@ pub struct Grouping {
 pub struct Pending {
     grouping: Grouping,
     writes: VecDeque<Write>,
-    /// When the oldest write came.
-    since: Mono,
+    /// When the oldest write came; absent where it has waited enough.
+    since: Option<Mono>,
 }
 
-/// What to do now.
-#[derive(Debug)]
-pub enum Next {
-    Commit(Arc<Vec<Write>>),
-    /// The group is due after this time.
-    WaitFor(Duration),
-    Nothing,
+/// When the next group is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    Now,
+    After(Duration),
+    /// There is none.
+    Never,
 }
 
 impl Pending {
     pub fn new(grouping: Grouping) -> Self {
-        Self { grouping, writes: VecDeque::new(), since: Mono(0) }
+        Self { grouping, writes: VecDeque::new(), since: None }
     }
 
     pub fn push(&mut self, writes: Vec<Write>, now: Mono) {
         if self.writes.is_empty() {
-            self.since = now;
+            self.since = Some(now);
         }
         self.writes.extend(writes);
     }
 
-    /// The group that is due. `hurry` waits for no company.
-    pub fn next(&mut self, now: Mono, hurry: bool) -> Next {
+    /// `hurry` waits for no company.
+    pub fn due(&self, now: Mono, hurry: bool) -> Due {
         if self.writes.is_empty() {
-            return Next::Nothing;
+            return Due::Never;
         }
-        let waited = now.since(self.since);
-        if !hurry && self.writes.len() < self.grouping.size && waited < self.grouping.delay {
-            return Next::WaitFor(self.grouping.delay - waited);
+        let waited = self.since.map_or(self.grouping.delay, |since| now.since(since));
+        if hurry || self.writes.len() >= self.grouping.size || waited >= self.grouping.delay {
+            return Due::Now;
         }
-        self.since = now;
+        Due::After(self.grouping.delay - waited)
+    }
+
+    /// The next group.
+    pub fn take(&mut self, now: Mono) -> Vec<Write> {
+        self.since = Some(now);
         let group = self.writes.len().min(self.grouping.size);
-        Next::Commit(Arc::new(self.writes.drain(..group).collect()))
+        self.writes.drain(..group).collect()
+    }
+
+    /// Puts a group that was not made durable back at its place: before all that came after it.
+    pub fn put_back(&mut self, group: impl DoubleEndedIterator<Item = Write>) {
+        group.rev().for_each(|write| self.writes.push_front(write));
+        self.since = None;
+    }
+
+    /// Drops the starts of other runs than this one, and says how many. Ends stay.
+    pub fn drop_other_starts(&mut self, run: Incarnation) -> usize {
+        let before = self.writes.len();
+        self.writes.retain(|write| !matches!(write, Write::Start(start) if start.data.incarnation != run));
+        before - self.writes.len()
     }
 
     /// Writes that wait.
     pub fn count(&self) -> usize {
         self.writes.len()
     }
+}
+
+/// Takes a group out of what two may share. The other has done with it, or soon will have.
+pub fn unshared<T: Clone>(group: Arc<Vec<T>>) -> Vec<T> {
+    Arc::try_unwrap(group).unwrap_or_else(|shared| shared.to_vec())
 }

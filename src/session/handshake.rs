@@ -24,7 +24,7 @@ use crate::ids::{DeviceType, EventId, SessionId};
 use crate::metrics::Handshake;
 use crate::problem::Problem;
 use crate::rate::Rate;
-use crate::store::Start;
+use crate::store::{Start, Told};
 use crate::supervisor::admission::{Admission, Pass, Refusal};
 use crate::time::{Mono, Now, Timestamp};
 use crate::token::{Claims, DeviceTokens, NotClaimed, UsedTokens};
@@ -140,18 +140,19 @@ impl Admitted {
         let connected_at = now.wall;
         let left = (self.claims.expires_at.saturating_mul(1_000_000)).saturating_sub(connected_at.0);
         let authenticated_for = Duration::from_micros(u64::try_from(left).unwrap_or(0));
+        let run = house.run.borrow().clone();
         let data = Arc::new(Connected {
             device_id: self.claims.device_id,
             device_type: self.claims.device_type.or(self.asked.device_type).unwrap_or_default(),
             session_id: SessionId::new(),
-            node_id: house.node_id.clone(),
-            incarnation: house.incarnation,
+            node_id: run.node_id,
+            incarnation: run.incarnation,
             connected_at,
             remote_addr: self.remote_addr,
             meta: self.asked.meta,
             trace_id: self.trace_id,
         });
-        let start = Start { event_id: EventId::new(), data: data.clone(), past: false };
+        let start = Start { event_id: EventId::new(), data: data.clone(), told: Told::Now };
         let pass = self.pass;
         SessionActor::spawn(house.clone(), start, read, |actor| Parts {
             start: data,

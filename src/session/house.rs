@@ -4,9 +4,10 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use prometheus::IntGauge;
+use tokio::sync::watch;
 
 use crate::config::Settings;
-use crate::ids::{Incarnation, NodeId};
+use crate::ids::Run;
 use crate::metrics::Metrics;
 use crate::supervisor::roster::Roster;
 use crate::supervisor::snapshot::State;
@@ -17,8 +18,8 @@ use super::state::Pace;
 /// What the sessions of one worker have in common.
 pub struct House {
     pub roster: Rc<Roster>,
-    pub node_id: NodeId,
-    pub incarnation: Incarnation,
+    /// The run that sessions begin under now.
+    pub run: watch::Receiver<Run>,
     pub pace: Pace,
     pub frames: FrameLimits,
     /// Zero is no limit.
@@ -31,12 +32,11 @@ pub struct House {
 }
 
 impl House {
-    pub fn new(roster: Rc<Roster>, settings: &Settings, incarnation: Incarnation) -> Self {
+    pub fn new(roster: Rc<Roster>, settings: &Settings, run: watch::Receiver<Run>) -> Self {
         let gauge = |state| roster.metrics.sessions.with_label_values(&[state]);
         Self {
             gauges: ["starting", "live", "suspect"].map(gauge),
-            node_id: settings.node_id.clone(),
-            incarnation,
+            run,
             pace: Pace {
                 ping_interval: settings.ping_interval,
                 pong_timeout: settings.pong_timeout,

@@ -119,7 +119,7 @@ impl Session {
             &ToDevice::Welcome {
                 session_id: self.start.session_id,
                 device_id: &self.start.device_id,
-                node_id: &house.node_id,
+                node_id: &self.start.node_id,
                 device_seq,
                 // Of a device that answers; who answers badly is asked more often.
                 ping_interval_ms: house.pace.interval(1.0).as_millis() as u64,

@@ -34,7 +34,7 @@ macro_rules! contract_tests {
         $crate::store::contract::contract_tests!(@ $bench:
             order: order_and_numbers, a_start_is_written_once, one_end_stands, filters_and_pages, bounded_reading,
                 retention_keeps_numbers;
-            content: what_is_written_is_read, history_pages, recovery_ends_the_lost, pages_of_the_last_heard_keep_to_their_run;
+            content: what_is_written_is_read, history_pages, who_is_here_is_told, recovery_ends_the_lost, pages_of_the_last_heard_keep_to_their_run;
             faults: a_failed_batch_leaves_nothing, readers_see_whole_batches, close_finishes_the_work;
             random: random_histories;
         );
@@ -68,9 +68,9 @@ fn run(incarnation: Incarnation) -> Run {
     Run { node_id: node(), incarnation }
 }
 
-/// Whoever writes.
+/// Whoever writes: a node that never began, so that none of its runs is another's.
 fn writer() -> Run {
-    run(Incarnation::new())
+    Run { node_id: "writer".parse().expect("a node id"), incarnation: Incarnation::new() }
 }
 
 fn device(name: &str) -> DeviceId {
@@ -134,7 +134,7 @@ impl Sample {
     }
 
     fn start(&self) -> Write {
-        Write::Start(Start { event_id: EventId::new(), data: Arc::new(self.connected()), past: false })
+        Write::Start(Start { event_id: EventId::new(), data: Arc::new(self.connected()), told: Told::Now })
     }
 
     fn end(&self, reason: Reason, ended: i64) -> Write {

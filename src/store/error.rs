@@ -1,7 +1,8 @@
 //! What a database's error means for the one who asked.
 //!
-//! Diesel passes SQLite's result codes on as their texts only, which SQLite keeps fixed (`sqlite3_errstr`); so the
-//! texts are told apart here, and nowhere else.
+//! Diesel passes SQLite's result codes on as their texts only, which SQLite keeps fixed (`sqlite3_errstr`), and of
+//! Postgres' codes only a few; so the texts are told apart here, and nowhere else. What is not recognised, as in a
+//! server that speaks another language than English, is taken for what may pass.
 
 use diesel::result::{DatabaseErrorKind, Error};
 
@@ -22,7 +23,7 @@ impl From<Error> for StoreError {
             // A connection whose transaction is in doubt is replaced by a new one.
             Error::BrokenTransactionManager | Error::RollbackErrorOnCommit { .. } => StoreError::Retry(text),
             Error::RollbackTransaction | Error::AlreadyInTransaction => StoreError::Retry(text),
-            _ => StoreError::Broken(format!("the database cannot be read: {text}")),
+            _ => StoreError::Broken(format!("the database cannot be used as it is: {text}")),
         }
     }
 }
@@ -34,8 +35,16 @@ impl StoreError {
     }
 }
 
+/// What does not pass by itself: in SQLite's words, then in those of Postgres.
 fn is_damage(text: &str) -> bool {
-    text.contains("malformed") || text.contains("not a database")
+    let says = |words: &str| text.contains(words);
+    says("malformed")
+        || says("not a database")
+        || (says("does not exist") && (says("relation") || says("function") || says("column")))
+        || says("query returned no rows")
+        || says("invalid page in block")
+        || says("could not read block")
+        || says("permission denied")
 }
 
 /// SQLite's texts may run over several lines where they quote a statement.

@@ -11,18 +11,27 @@
 
 mod error;
 mod filter;
+mod heard;
+pub mod journal;
+pub mod live;
+pub mod postgres;
 mod schema;
 pub mod sqlite;
 
 #[cfg(test)]
 mod contract;
 
+pub use postgres::{Peer, PeerState};
+
 use std::path::Path;
 use std::sync::Arc;
+
+use uuid::Uuid;
 
 use crate::event::{Connected, Disconnected, Event};
 use crate::ids::{DeviceId, DeviceType, EventId, Incarnation, NodeId, Run, SessionId};
 use crate::reason::Reason;
+use crate::secret::Secret;
 use crate::time::Timestamp;
 
 /// One fact for the record.
@@ -37,8 +46,18 @@ pub enum Write {
 pub struct Start {
     pub event_id: EventId,
     pub data: Arc<Connected>,
-    /// It is told late, and its end with it: it takes its device's place from nobody.
-    pub past: bool,
+    pub told: Told,
+}
+
+/// When a start is told. It matters where its device has come to another node as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// As it happens; nobody is welcome yet.
+    Now,
+    /// The device was welcomed while the store was away. If it has come elsewhere since, that stands.
+    Late,
+    /// Late, and its end with it: it takes its device's place from nobody.
+    Past,
 }
 
 /// A session ended.
@@ -53,7 +72,8 @@ pub struct End {
 pub enum Outcome {
     /// On the record, with this place in the device's order. Also the answer to a start that was there already.
     Recorded { device_seq: i64 },
-    /// An end that found no active session under its incarnation: another end stands.
+    /// An end that found no active session under its incarnation: another end stands. Or a start that came too late:
+    /// its device has gone elsewhere since, and of this session nothing is on the record.
     Superseded,
 }
 
@@ -162,12 +182,18 @@ pub enum StoreError {
     /// The run that asks was declared lost by another node: its sessions have been ended for it.
     #[error("this run of the node was declared lost by another")]
     Fenced,
+    /// Another process goes by this node's name.
+    #[error(
+        "another process runs as this node, with a data folder of its own: give each its own LASTPONG_NODE_ID"
+    )]
+    NameTaken,
 }
 
 /// The SQL store. Cheap to clone; its calls may be awaited on any Tokio runtime.
 #[derive(Clone)]
 pub enum Store {
     Sqlite(sqlite::SqliteStore),
+    Postgres(postgres::PostgresStore),
 }
 
 impl Store {
@@ -190,10 +216,39 @@ impl Store {
         sqlite::migrate(path)
     }
 
+    /// The Postgres store of a node, without looking whether the database is there; `home` names the node's data
+    /// directory. Its tables must be brought up to date ([`postgres::PostgresStore::migrate`]) before it serves.
+    ///
+    /// # Errors
+    ///
+    /// One line on what is wrong with the URL, without what is secret of it.
+    pub fn open_postgres(url: &Secret, node: &NodeId, home: Option<Uuid>) -> Result<Store, StoreError> {
+        postgres::PostgresStore::new(url, node, home).map(Store::Postgres)
+    }
+
+    /// Brings the tables of the Postgres database up to date without serving, and names the migrations that this took.
+    /// Blocks: for a plain thread.
+    ///
+    /// # Errors
+    ///
+    /// One line on what is wrong with the URL or the database, without what is secret of it.
+    pub fn migrate_postgres(url: &Secret) -> Result<Vec<String>, StoreError> {
+        postgres::migrate(url)
+    }
+
+    /// What many nodes share, where this is a store that many can.
+    pub fn cluster(&self) -> Option<&postgres::PostgresStore> {
+        match self {
+            Store::Sqlite(_) => None,
+            Store::Postgres(s) => Some(s),
+        }
+    }
+
     /// Makes this run of the node known.
     pub async fn begin(&self, run: &Run, at: Timestamp) -> Result<(), StoreError> {
         match self {
             Store::Sqlite(s) => s.begin(run, at).await,
+            Store::Postgres(s) => s.begin(run, at).await,
         }
     }
 
@@ -202,6 +257,7 @@ impl Store {
     pub async fn commit(&self, run: &Run, batch: Arc<Vec<Write>>) -> Result<Committed, StoreError> {
         match self {
             Store::Sqlite(s) => s.commit(run, batch).await,
+            Store::Postgres(s) => s.commit(run, batch).await,
         }
     }
 
@@ -216,6 +272,7 @@ impl Store {
     ) -> Result<Vec<Arc<Event>>, StoreError> {
         match self {
             Store::Sqlite(s) => s.recover(run, detected, batch).await,
+            Store::Postgres(s) => s.recover(run, detected, batch).await,
         }
     }
 
@@ -223,12 +280,14 @@ impl Store {
     pub async fn touch(&self, incarnation: Incarnation, pages: Vec<HeardPage>) -> Result<(), StoreError> {
         match self {
             Store::Sqlite(s) => s.touch(incarnation, pages).await,
+            Store::Postgres(s) => s.touch(incarnation, pages).await,
         }
     }
 
     pub async fn bounds(&self) -> Result<LogBounds, StoreError> {
         match self {
             Store::Sqlite(s) => s.bounds().await,
+            Store::Postgres(s) => s.bounds().await,
         }
     }
 
@@ -243,6 +302,7 @@ impl Store {
     ) -> Result<EventPage, StoreError> {
         match self {
             Store::Sqlite(s) => s.events(after, filter, limit).await,
+            Store::Postgres(s) => s.events(after, filter, limit).await,
         }
     }
 
@@ -251,6 +311,7 @@ impl Store {
     pub async fn expire_events(&self, older_than: Timestamp, batch: usize) -> Result<usize, StoreError> {
         match self {
             Store::Sqlite(s) => s.expire_events(older_than, batch).await,
+            Store::Postgres(s) => s.expire_events(older_than, batch).await,
         }
     }
 
@@ -262,6 +323,7 @@ impl Store {
     ) -> Result<Vec<SessionRecord>, StoreError> {
         match self {
             Store::Sqlite(s) => s.history(filter, limit).await,
+            Store::Postgres(s) => s.history(filter, limit).await,
         }
     }
 
@@ -269,12 +331,35 @@ impl Store {
     pub async fn history_total(&self, filter: &HistoryFilter) -> Result<u64, StoreError> {
         match self {
             Store::Sqlite(s) => s.history_total(filter).await,
+            Store::Postgres(s) => s.history_total(filter).await,
         }
     }
 
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
         match self {
             Store::Sqlite(s) => s.session(id).await,
+            Store::Postgres(s) => s.session(id).await,
+        }
+    }
+
+    /// The active sessions of these devices, of whichever node.
+    pub async fn active_of(&self, devices: &[DeviceId]) -> Result<Vec<SessionRecord>, StoreError> {
+        match self {
+            Store::Sqlite(s) => s.active_of(devices).await,
+            Store::Postgres(s) => s.active_of(devices).await,
+        }
+    }
+
+    /// Up to `limit` active sessions of a run after `after`, in the order of their ids.
+    pub async fn active_page(
+        &self,
+        run: &Run,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionRecord>, StoreError> {
+        match self {
+            Store::Sqlite(s) => s.active_page(run, after, limit).await,
+            Store::Postgres(s) => s.active_page(run, after, limit).await,
         }
     }
 
@@ -282,6 +367,7 @@ impl Store {
     pub async fn ping(&self) -> Result<(), StoreError> {
         match self {
             Store::Sqlite(s) => s.ping().await,
+            Store::Postgres(s) => s.ping().await,
         }
     }
 
@@ -289,6 +375,7 @@ impl Store {
     pub async fn close(&self) {
         match self {
             Store::Sqlite(s) => s.close().await,
+            Store::Postgres(s) => s.close().await,
         }
     }
 }

@@ -7,12 +7,12 @@
 
 mod batch;
 mod heard;
-mod open;
+pub(in crate::store) mod open;
 mod read;
 mod rows;
 mod statements;
 mod write;
-mod writer;
+pub(in crate::store) mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -28,7 +28,7 @@ use super::{
     Committed, EventFilter, EventPage, HeardPage, HistoryFilter, LogBounds, SessionRecord, StoreError, Write,
 };
 use crate::event::Event;
-use crate::ids::{Incarnation, Run, SessionId};
+use crate::ids::{DeviceId, Incarnation, Run, SessionId};
 use crate::time::Timestamp;
 
 pub use open::migrate;
@@ -130,6 +130,21 @@ impl SqliteStore {
 
     pub async fn session(&self, id: SessionId) -> Result<Option<SessionRecord>, StoreError> {
         self.read(move |conn| read::session(conn, id)).await
+    }
+
+    pub async fn active_of(&self, devices: &[DeviceId]) -> Result<Vec<SessionRecord>, StoreError> {
+        let devices = devices.to_vec();
+        self.read(move |conn| read::active_of(conn, &devices)).await
+    }
+
+    pub async fn active_page(
+        &self,
+        run: &Run,
+        after: Option<SessionId>,
+        limit: usize,
+    ) -> Result<Vec<SessionRecord>, StoreError> {
+        let run = run.clone();
+        self.read(move |conn| read::active_page(conn, &run, after, limit)).await
     }
 
     pub async fn close(&self) {

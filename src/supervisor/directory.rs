@@ -17,7 +17,7 @@ use crate::ids::{DeviceId, SessionId};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::{End, Start, Write};
 
-use super::messages::{Command, Order, Seat};
+use super::messages::{Command, Order, Seat, ToEnd};
 
 #[derive(Debug, Default)]
 pub struct Directory {
@@ -116,6 +116,19 @@ impl Directory {
             && place.holder.session_id == session_id
         {
             effects.order(place.holder, Command::Welcome { device_seq });
+        }
+    }
+
+    /// The session is to end, where it is here.
+    pub fn to_end(&self, what: &ToEnd, effects: &mut Effects) {
+        let Some(place) = self.devices.get(&what.device_id) else { return };
+        let command = Command::End { reason: what.reason, detected_by: what.detected_by };
+        if place.holder.session_id == what.session_id {
+            effects.order(place.holder, command);
+        } else if let Some((start, seat)) = place.newcomer.as_deref()
+            && start.data.session_id == what.session_id
+        {
+            effects.order(Holder { session_id: what.session_id, seat: *seat }, command);
         }
     }
 

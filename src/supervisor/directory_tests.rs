@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use crate::store::Told;
 use proptest::prelude::*;
 
 use crate::event::{Connected, Disconnected, Meta, RttMs};
@@ -22,7 +23,7 @@ fn start(device: u8) -> Start {
             meta: Meta::new(),
             trace_id: None,
         }),
-        past: false,
+        told: Told::Now,
     }
 }
 
@@ -54,6 +55,26 @@ fn end(start: &Start) -> End {
             meta: Meta::new(),
             trace_id: None,
         }),
+    }
+}
+
+#[test]
+fn whoever_is_to_end_is_told_where_it_is_here() {
+    let mut directory = Directory::default();
+    let (first, second) = (start(1), start(1));
+    let seat = |key| Seat { worker: 0, key };
+    let mut effects = Effects::default();
+    directory.arrived(first.clone(), seat(1), &mut effects);
+    directory.arrived(second.clone(), seat(2), &mut effects);
+    for (of, key, told) in
+        [(&first, 1, true), (&second, 2, true), (&start(1), 0, false), (&start(2), 0, false)]
+    {
+        let (reason, detected_by) = (Reason::Kicked, DetectedBy::PeerNode);
+        let (device_id, session_id) = (of.data.device_id.clone(), of.data.session_id);
+        let mut effects = Effects::default();
+        directory.to_end(&ToEnd { device_id, session_id, reason, detected_by }, &mut effects);
+        let order = Order { key, session_id, what: Command::End { reason, detected_by } };
+        assert_eq!(effects.orders, if told { vec![(0, order)] } else { vec![] });
     }
 }
 

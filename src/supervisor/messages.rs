@@ -5,7 +5,7 @@
 
 use actix::Message;
 
-use crate::ids::SessionId;
+use crate::ids::{DeviceId, SessionId};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::{End, Start};
 
@@ -58,6 +58,20 @@ pub struct Orders(pub Vec<Order>);
 pub struct Enlist {
     pub worker: usize,
     pub address: actix::Recipient<Orders>,
+}
+
+/// These sessions are to end, or have been ended on the record by someone else: where this node holds them, their
+/// devices are told so. The answer is how many it holds.
+#[derive(Debug, Message)]
+#[rtype(result = "usize")]
+pub struct EndSessions(pub Vec<ToEnd>);
+
+#[derive(Debug, Clone)]
+pub struct ToEnd {
+    pub device_id: DeviceId,
+    pub session_id: SessionId,
+    pub reason: Reason,
+    pub detected_by: DetectedBy,
 }
 
 /// End every session, spread over a time.

@@ -2,6 +2,9 @@
 //!
 //! Every start and every end of the node passes here in order on its way to the registry, so that the order of
 //! a device's events is decided in one place, whichever workers its connections came to.
+//!
+//! A node that was declared lost goes on as another run: what it holds of the old one has been ended on the record by
+//! its peers, so those sessions are ended here too, and their devices return to the new run.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,14 +12,19 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 
+use tokio::sync::watch;
+
+use crate::ids::{Incarnation, Run};
 use crate::metrics::Metrics;
 use crate::reason::{DetectedBy, Reason};
-use crate::registry::messages::{Record, Recorded};
+use crate::registry::messages::{Fenced, Reborn, Record, Recorded};
 use crate::store::Write;
 
 use super::admission::Admission;
 use super::directory::{Directory, Effects};
-use super::messages::{Command, CountSessions, Drain, Enlist, Fact, Facts, Order, Orders, Seat};
+use super::messages::{
+    Command, CountSessions, Drain, EndSessions, Enlist, Fact, Facts, Order, Orders, Seat, ToEnd,
+};
 
 const MAILBOX: usize = 256;
 const RETRY: Duration = Duration::from_millis(10);
@@ -26,8 +34,18 @@ const DRAIN_FLOOR: f64 = 200.0;
 /// Writes in one message to the registry.
 const WRITES: usize = 1_000;
 
+/// The registry, as the root knows it.
+pub struct Registrar {
+    pub record: Recipient<Record>,
+    pub reborn: Recipient<Reborn>,
+}
+
 pub struct RootSupervisor {
-    registry: Recipient<Record>,
+    registry: Registrar,
+    /// The run that sessions begin under, for all who make them.
+    run: watch::Sender<Run>,
+    /// The registry has not been told of the run yet. It is, before it is given anything more.
+    newborn: bool,
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
     directory: Directory,
@@ -47,12 +65,15 @@ struct Worker {
 impl RootSupervisor {
     pub fn new(
         workers: usize,
-        registry: Recipient<Record>,
+        registry: Registrar,
+        run: watch::Sender<Run>,
         admission: Arc<Admission>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             registry,
+            run,
+            newborn: false,
             admission,
             metrics,
             directory: Directory::default(),
@@ -73,9 +94,11 @@ impl RootSupervisor {
 
     /// Sends what waits; what finds no room waits on.
     fn send(&mut self) {
-        while !self.writes.is_empty() {
+        self.newborn =
+            self.newborn && self.registry.reborn.try_send(Reborn(self.run.borrow().clone())).is_err();
+        while !self.newborn && !self.writes.is_empty() {
             let batch = self.writes.drain(..self.writes.len().min(WRITES)).collect();
-            if let Err(refused) = self.registry.try_send(Record(batch)) {
+            if let Err(refused) = self.registry.record.try_send(Record(batch)) {
                 let Record(batch) = refused.into_inner();
                 batch.into_iter().rev().for_each(|write| self.writes.push_front(write));
                 self.metrics.queue_refused.with_label_values(&["record"]).inc();
@@ -134,10 +157,19 @@ impl Handler<Facts> for RootSupervisor {
 
     fn handle(&mut self, Facts { worker, facts }: Facts, _: &mut Self::Context) {
         let mut effects = Effects::default();
+        let incarnation = self.run.borrow().incarnation;
         for fact in facts {
             match fact {
                 Fact::Arrived { key, start } => {
-                    self.directory.arrived(start, Seat { worker, key }, &mut effects)
+                    let late = (start.data.incarnation != incarnation).then(|| start.data.clone());
+                    self.directory.arrived(start, Seat { worker, key }, &mut effects);
+                    if let Some(of) = late {
+                        // Let in by the run that was declared lost meanwhile.
+                        let (device_id, session_id) = (of.device_id.clone(), of.session_id);
+                        let (reason, detected_by) = (Reason::NodeLost, DetectedBy::Watchdog);
+                        let what = ToEnd { device_id, session_id, reason, detected_by };
+                        self.directory.to_end(&what, &mut effects);
+                    }
                 }
                 Fact::Ended { end } => self.directory.ended(end, &mut effects),
             }
@@ -149,13 +181,52 @@ impl Handler<Facts> for RootSupervisor {
 impl Handler<Recorded> for RootSupervisor {
     type Result = ();
 
-    fn handle(&mut self, Recorded { starts, writes }: Recorded, _: &mut Self::Context) {
+    fn handle(&mut self, Recorded { starts, overtaken, writes }: Recorded, _: &mut Self::Context) {
         self.admission.less_backlog(writes);
         let mut effects = Effects::default();
         for (device, session_id, device_seq) in starts {
             self.directory.recorded(&device, session_id, device_seq, &mut effects);
         }
+        for (device_id, session_id) in overtaken {
+            let (reason, detected_by) = (Reason::Replaced, DetectedBy::PeerNode);
+            self.directory.to_end(&ToEnd { device_id, session_id, reason, detected_by }, &mut effects);
+        }
         self.carry_out(effects);
+    }
+}
+
+impl Handler<EndSessions> for RootSupervisor {
+    type Result = usize;
+
+    fn handle(&mut self, EndSessions(sessions): EndSessions, _: &mut Self::Context) -> usize {
+        let mut effects = Effects::default();
+        for what in &sessions {
+            self.directory.to_end(what, &mut effects);
+        }
+        let held = effects.orders.len();
+        self.carry_out(effects);
+        held
+    }
+}
+
+impl Handler<Fenced> for RootSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, Fenced(lost): Fenced, _: &mut Self::Context) {
+        let now = self.run.borrow().clone();
+        if lost != now {
+            return;
+        }
+        let reborn = Run { incarnation: Incarnation::new(), ..now };
+        log::error!(lost:% = lost.incarnation, now:% = reborn.incarnation, sessions = self.directory.len();
+            "this node was declared lost by another; its sessions are closed and it goes on as a new run");
+        self.run.send_replace(reborn);
+        self.newborn = true;
+        let what = Command::End { reason: Reason::NodeLost, detected_by: DetectedBy::Watchdog };
+        for (worker, order) in self.directory.orders_for_all(what) {
+            self.workers[worker].waiting.push(order);
+        }
+        self.send();
     }
 }
 

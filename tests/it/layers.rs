@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 /// The rooms, each knowing only those before it. Names on one line do not order each other.
 const ORDER: &[&[&str]] = &[
     &[
-        "config", "event", "ids", "metrics", "problem", "protocol", "rate", "reason", "secret", "time",
-        "token",
+        "breaker", "config", "event", "ids", "metrics", "problem", "protocol", "rate", "reason", "secret",
+        "time", "token",
     ],
     &["store"],
     &["feed"],
     &["registry"],
     &["supervisor"],
+    &["projection"],
+    &["cluster"],
     &["session"],
     &["http"],
     &["upgrade"],
@@ -30,6 +32,7 @@ const HIDDEN_FROM_HTTP: &[&str] = &[
     "session::socket",
     "supervisor::state",
     "store::sqlite",
+    "store::postgres",
     "diesel",
 ];
 

@@ -2,12 +2,15 @@
 //!
 //! Every test starts a program of its own on a port of its own, with a data directory of its own, and speaks to it
 //! only from outside. Nothing here waits by sleeping: it waits for a condition, with a deadline that is far away.
+//! Stories of many nodes are told small by default, and as big as the environment says ([`support::size`]).
 //! Tests that need a thousand sockets take turns ([`support::heavy`]), for one process may hold only so many.
 
 mod support;
 
+mod cluster;
 mod crash;
 mod debug;
+mod degraded;
 mod feed;
 mod frames;
 mod handshake;
@@ -17,8 +20,13 @@ mod outage;
 mod pace;
 #[cfg(feature = "chaos")]
 mod panic;
+mod partition;
+mod postgres_outage;
 mod python;
 mod reasons;
+mod redis_outage;
 mod settings;
 mod shutdown;
 mod stall;
+mod stream;
+mod takeover;

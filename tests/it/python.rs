@@ -1,69 +1,32 @@
 //! The same ends with a public client that we did not write: Python's `websockets`.
-//!
-//! `TEST_PYTHON` names the interpreter that has the package; without it, `python3`.
 
-use std::process::Stdio;
-
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
 
-use crate::support::{Device, End, Events, Server, Token, token, within};
+use crate::support::python::Script;
+use crate::support::{Device, End, Events, Server, Token, token};
 
 const SCRIPT: &str = include_str!("python/device.py");
 
 struct Python {
-    child: Child,
-    said: Lines<BufReader<ChildStdout>>,
+    script: Script,
     session_id: String,
 }
 
 impl Python {
     /// Connects a device that then does `what`.
     async fn connect(server: &Server, token: &str, what: &str) -> Self {
-        let interpreter = std::env::var_os("TEST_PYTHON").unwrap_or_else(|| "python3".into());
-        let check =
-            Command::new(&interpreter).args(["-c", "import websockets.asyncio.client"]).output().await;
-        let check = check
-            .unwrap_or_else(|e| panic!("{interpreter:?} cannot be run: {e}; TEST_PYTHON may name another"));
-        assert!(
-            check.status.success(),
-            "{interpreter:?} has no `websockets` of version 15 or later (`pip install websockets`; TEST_PYTHON may name \
-             another interpreter): {}",
-            String::from_utf8_lossy(&check.stderr)
-        );
-        let mut child = Command::new(&interpreter)
-            .args(["-c", SCRIPT, &format!("ws://{}/ws", server.addr), token, what])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the interpreter can be started");
-        let said = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let mut python = Self { child, said, session_id: String::new() };
-        let welcome = python.next("welcome").await;
+        let url = format!("ws://{}/ws", server.addr);
+        let mut script = Script::start("websockets.asyncio.client", SCRIPT, &[&url, token, what]).await;
+        let welcome = script.next("welcome").await;
         assert_eq!(welcome["type"], "welcome", "{welcome}");
-        python.session_id = welcome["session_id"].as_str().expect("a session id").to_owned();
-        python
-    }
-
-    /// What it says next, which must be of this name.
-    async fn next(&mut self, name: &str) -> Value {
-        let line = within(name, self.said.next_line()).await.expect("a line");
-        let line = line.unwrap_or_else(|| panic!("the device ended without saying {name}"));
-        let said: Value = serde_json::from_str(&line).expect("JSON");
-        said.get(name).unwrap_or_else(|| panic!("{said} is not {name}")).clone()
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid as i32)).expect("the device runs");
-        kill_process(pid, signal).expect("the device is there to be told");
+        let session_id = welcome["session_id"].as_str().expect("a session id").to_owned();
+        Self { script, session_id }
     }
 
     /// Holds that the device saw `code`, and that its session ended as `end`.
     async fn ends(mut self, server: &Server, code: impl Into<Value>, end: End) {
-        assert_eq!(self.next("closed").await, code.into());
+        assert_eq!(self.script.next("closed").await, code.into());
         end.check(&Events::new().only_end(server, &self.session_id).await);
     }
 }
@@ -72,8 +35,8 @@ impl Python {
 async fn it_is_acknowledged_and_leaves() {
     let server = Server::start(&[]).await;
     let mut python = Python::connect(&server, &token("talker"), "heartbeat").await;
-    assert_eq!(python.next("answer").await["id"], "from python");
-    assert_eq!(python.next("answer").await["headers"]["mid"], "from python");
+    assert_eq!(python.script.next("answer").await["id"], "from python");
+    assert_eq!(python.script.next("answer").await["headers"]["mid"], "from python");
     python.ends(&server, 1000, End::by("client_closed").code(1000)).await;
 }
 
@@ -101,7 +64,7 @@ async fn it_answers_pings_and_is_kept() {
     })
     .await;
     assert_eq!(server.live().await, 1);
-    python.signal(Signal::KILL);
+    python.script.signal(Signal::KILL);
     End::by("read_error").check(&Events::new().only_end(&server, &python.session_id).await);
 }
 
@@ -111,12 +74,12 @@ async fn it_is_stopped_and_times_out() {
     let server = Server::start(&settings).await;
     let python = Python::connect(&server, &token("frozen"), "hold").await;
     // A stopped process keeps its socket, and neither reads nor answers.
-    python.signal(Signal::STOP);
+    python.script.signal(Signal::STOP);
     End::by("pong_timeout").check(&Events::new().only_end(&server, &python.session_id).await);
     // When it goes on, it finds out.
-    python.signal(Signal::CONT);
+    python.script.signal(Signal::CONT);
     let mut python = python;
-    python.next("closed").await;
+    python.script.next("closed").await;
 }
 
 #[tokio::test]
@@ -153,7 +116,7 @@ async fn it_is_drained() {
     let mut server = Server::start(&[]).await;
     let mut python = Python::connect(&server, &token("drained"), "hold").await;
     server.signal(Signal::TERM);
-    assert_eq!(python.next("closed").await, 1001);
+    assert_eq!(python.script.next("closed").await, 1001);
     assert_eq!(server.exited().await.code(), Some(0));
     let server = server.restart().await;
     End::by("draining").check(&Events::new().only_end(&server, &python.session_id).await);

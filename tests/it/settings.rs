@@ -135,7 +135,7 @@ fn a_damaged_database_is_named_and_left_as_it_is() {
 
 #[tokio::test]
 async fn a_database_damaged_in_its_middle_does_not_start() {
-    let mut server = Server::start(&[]).await;
+    let mut server = Server::start_embedded(&[]).await;
     for n in 0..50 {
         let mut device = Device::connect(&server, &format!("before-{n}")).await;
         device.close(Some(1000)).await;
@@ -175,6 +175,9 @@ async fn two_programs_do_not_share_a_data_directory() {
         .env("LASTPONG_DATA_DIR", server.data_dir())
         .env("LASTPONG_BIND", "127.0.0.1:0")
         .env("RUST_LOG", "error");
+    if let Some(url) = server.setting("DATABASE_URL") {
+        second.env("DATABASE_URL", url);
+    }
     let run = run_to_end(second);
     one_line(&run, 1, &[server.data_dir().to_str().unwrap()]);
     // The first is none the worse for it.

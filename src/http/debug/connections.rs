@@ -7,19 +7,17 @@ use std::sync::Arc;
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use ipnet::IpNet;
-use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::select::{Filter, Order, Place, SortBy, select};
 use super::{List, answer, seal, unseal};
 use crate::event::Event;
 use crate::http::auth::Admin;
 use crate::http::query::Params;
+use crate::http::record::Record;
 use crate::http::{Doors, json};
-use crate::ids::{DeviceId, DeviceType, Incarnation, NodeId, SessionId};
+use crate::ids::{DeviceId, DeviceType, NodeId, SessionId};
 use crate::problem::Problem;
-use crate::reason::Reason;
-use crate::store::{EventFilter, HistoryFilter, Match, SessionRecord, Status, StoreError};
+use crate::store::{EventFilter, HistoryFilter, Match, StoreError};
 use crate::supervisor::snapshot::State;
 use crate::time::{Timestamp, millis};
 
@@ -167,42 +165,6 @@ async fn closed(params: &Params, doors: &Doors) -> Result<HttpResponse, Problem>
         total,
         now: Timestamp::now(),
     })))
-}
-
-/// A session as the record has it.
-#[derive(Serialize)]
-struct Record {
-    session_id: SessionId,
-    device_id: DeviceId,
-    device_type: DeviceType,
-    node_id: NodeId,
-    incarnation: Incarnation,
-    state: &'static str,
-    connected_at: Timestamp,
-    disconnected_at: Option<Timestamp>,
-    reason: Option<Reason>,
-    /// `data` of its end.
-    end: Option<Box<RawValue>>,
-}
-
-impl From<SessionRecord> for Record {
-    fn from(record: SessionRecord) -> Self {
-        Self {
-            session_id: record.session_id,
-            device_id: record.device_id,
-            device_type: record.device_type,
-            node_id: record.node_id,
-            incarnation: record.incarnation,
-            state: match record.status {
-                Status::Active => "active",
-                Status::Closed => "closed",
-            },
-            connected_at: record.start_time,
-            disconnected_at: record.end_time,
-            reason: record.reason,
-            end: record.end.and_then(|json| RawValue::from_string(json).ok()),
-        }
-    }
 }
 
 /// `GET /debug/connections/{session_id}`.

@@ -1,11 +1,12 @@
 //! The routes on actix-web's test server, with a real SQLite store behind them.
 
 mod debug_routes;
+mod device_routes;
 mod event_routes;
 mod subscriber;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use actix::{Actor, Context, Handler as Handles};
 use actix_web::body::to_bytes;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::health::Probe;
 use super::*;
 use crate::event::RttMs;
 use crate::feed::Limits;
@@ -25,7 +27,7 @@ use crate::problem;
 use crate::secret::Secret;
 use crate::supervisor::admission::{self, Admission};
 use crate::supervisor::inspector::Window;
-use crate::supervisor::messages::TakeSnapshot;
+use crate::supervisor::messages::{EndSessions, TakeSnapshot, ToEnd};
 use crate::supervisor::snapshot::{SessionView, State, WorkerSnapshot};
 use crate::time::{Mono, Timestamp};
 
@@ -85,10 +87,28 @@ fn view(n: usize) -> SessionView {
     }
 }
 
+/// Hears which sessions are to end.
+struct Ends(Arc<Mutex<Vec<ToEnd>>>);
+
+impl Actor for Ends {
+    type Context = Context<Self>;
+}
+
+impl Handles<EndSessions> for Ends {
+    type Result = usize;
+
+    fn handle(&mut self, EndSessions(sessions): EndSessions, _: &mut Self::Context) -> usize {
+        let held = sessions.len();
+        self.0.lock().unwrap().extend(sessions);
+        held
+    }
+}
+
 struct House {
     log: Log,
     doors: web::Data<Doors>,
     admission: Arc<Admission>,
+    ended: Arc<Mutex<Vec<ToEnd>>>,
 }
 
 async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
@@ -96,17 +116,25 @@ async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
     let feed = log.feed(limits).await;
     let limits = admission::Limits { sessions: 0, sessions_per_ip: 0, handshakes_per_sec: 0 };
     let admission = Admission::new(limits, Arc::default());
+    let ended: Arc<Mutex<Vec<ToEnd>>> = Arc::default();
+    let store = log.store.clone();
+    let probe = move || -> health::Answer {
+        let store = store.clone();
+        Box::pin(async move { store.ping().await.map_err(|e| e.to_string()) })
+    };
     let doors = web::Data::new(Doors {
         node_id: NODE.parse().unwrap(),
         feed,
         store: log.store.clone(),
         inspector: inspector(sessions),
         auth: auth::AdminAuth::new(Secret::from("the-admin-token".to_owned())),
-        readiness: Readiness::new(log.store.clone(), admission.clone()),
+        run: watch::channel(log.run()).1,
+        ends: Ends(ended.clone()).start().recipient(),
+        readiness: Readiness::new(admission.clone(), vec![Probe::new("sql", true, probe)]),
         metrics: Arc::default(),
         metrics_public: false,
     });
-    House { log, doors, admission }
+    House { log, doors, admission, ended }
 }
 
 struct Answer {
@@ -245,12 +273,15 @@ async fn readiness_names_each_dependency() {
     let house = house(vec![], Limits::default()).await;
     let ready = house.found("/readyz").await;
     assert_eq!(ready["status"], "ready");
-    assert_eq!(ready["dependencies"][0], json!({"name": "store", "ok": true, "detail": "answers"}));
+    assert_eq!(
+        ready["dependencies"][0],
+        json!({"name": "sql", "ok": true, "needed": true, "detail": "answers"})
+    );
     house.admission.drain();
     let answer = house.get("/readyz").await;
     assert_eq!(answer.status, 503);
     let admission = &answer.json()["dependencies"][1];
-    assert_eq!(*admission, json!({"name": "admission", "ok": false, "detail": "draining"}));
+    assert_eq!(*admission, json!({"name": "admission", "ok": false, "needed": true, "detail": "draining"}));
     assert_eq!(house.found("/healthz").await, json!({"status": "ok"}));
 }
 

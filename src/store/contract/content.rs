@@ -107,7 +107,7 @@ pub fn recovery_ends_the_lost<B: Bench>() {
         let now = Incarnation::new();
         let back = super::run;
         store.begin(&back(now), at(50)).await.unwrap();
-        let living = Sample::new("d0", now, 51);
+        let living = Sample::new("living", now, 51);
         commit(&store, vec![living.start()]).await;
         let mut ends = Vec::new();
         for expected in [3, 3, 1, 0] {
@@ -141,15 +141,48 @@ pub fn recovery_ends_the_lost<B: Bench>() {
         for (key, value) in expected {
             assert_eq!(told[key], value, "{key}");
         }
-        assert_eq!((&data(&ends[0])["last_pong_at"], device_seq(&ends[0])), (&json!(null), 3));
+        assert_eq!((&data(&ends[0])["last_pong_at"], device_seq(&ends[0])), (&json!(null), 2));
         let of_living = store.session(living.session_id).await.unwrap().unwrap();
         assert_eq!(of_living.status, Status::Active);
         // The clock may have been set back between the runs.
-        let early = store.recover(&back(Incarnation::new()), at(-9), 10).await.unwrap();
+        let third = back(Incarnation::new());
+        store.begin(&third, at(-9)).await.unwrap();
+        let early = store.recover(&third, at(-9), 10).await.unwrap();
         assert_eq!(
             (&data(&early[0])["detection_ms"], &data(&early[0])["duration_ms"]),
             (&json!(0.0), &json!(0.0))
         );
+        store.close().await;
+    });
+}
+
+pub fn who_is_here_is_told<B: Bench>() {
+    let bench = B::new();
+    block_on(async {
+        let store = bench.open();
+        let run = super::run(Incarnation::new());
+        let mut sessions: Vec<_> =
+            (0..9).map(|n| Sample::new(&format!("d{n}"), run.incarnation, n)).collect();
+        let elsewhere = Sample::new("d9", Incarnation::new(), 0);
+        commit(&store, sessions.iter().chain([&elsewhere]).map(Sample::start).collect()).await;
+        commit(&store, vec![sessions.remove(3).end(Reason::Kicked, 9)]).await;
+
+        let mut read = Vec::new();
+        loop {
+            let page = store.active_page(&run, read.last().copied(), 3).await.unwrap();
+            assert!(page.iter().all(|r| (r.status, &r.end) == (Status::Active, &None)));
+            read.extend(page.iter().map(|r| r.session_id));
+            if page.len() < 3 {
+                break;
+            }
+        }
+        assert_eq!(read, sessions.iter().map(|s| s.session_id).collect::<Vec<_>>());
+        let asked = ["d9", "d3", "d0", "nobody"].map(device);
+        let mut there: Vec<_> =
+            store.active_of(&asked).await.unwrap().into_iter().map(|r| r.session_id).collect();
+        there.sort_unstable();
+        assert_eq!(there, [sessions[0].session_id, elsewhere.session_id]);
+        assert!(store.active_of(&[]).await.unwrap().is_empty());
         store.close().await;
     });
 }

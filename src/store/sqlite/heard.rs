@@ -1,18 +1,15 @@
-//! When sessions were last heard, in pages of 32 bytes a session; the migration says how a page is laid out.
+//! When sessions were last heard, page by page.
 
 use std::collections::HashMap;
 
 use diesel::SqliteConnection;
 use diesel::prelude::*;
-use uuid::Uuid;
 
 use super::rows::LostRow;
 use crate::ids::{Incarnation, SessionId};
+use crate::store::heard::{decode, encode};
 use crate::store::schema::last_heard;
-use crate::store::{HeardPage, LastHeard, StoreError};
-use crate::time::Timestamp;
-
-const ENTRY: usize = 32;
+use crate::store::{HeardPage, StoreError};
 
 pub(super) fn touch(
     conn: &mut SqliteConnection,
@@ -44,7 +41,7 @@ pub(super) fn remember(conn: &mut SqliteConnection, lost: &mut [LostRow]) -> Res
         .load_iter::<(String, Vec<u8>), _>(conn)?;
     for page in pages {
         let (incarnation, heard) = page?;
-        for sign in heard.chunks_exact(ENTRY).filter_map(decode) {
+        for sign in decode(&heard) {
             let row = rows.get_mut(&sign.session_id).filter(|row| row.incarnation == incarnation);
             if let Some(row) = row.filter(|row| row.last_active_at < sign.last_active_at.0) {
                 row.last_pong_at = sign.last_pong_at.map(|at| at.0);
@@ -62,26 +59,4 @@ pub(super) fn forget_all_but(
     let others = last_heard::table.filter(last_heard::incarnation.ne(incarnation.to_string()));
     diesel::delete(others).execute(conn)?;
     Ok(())
-}
-
-fn encode(heard: &[LastHeard]) -> Vec<u8> {
-    let mut page = Vec::with_capacity(heard.len() * ENTRY);
-    for sign in heard {
-        page.extend_from_slice(sign.session_id.0.as_bytes());
-        page.extend_from_slice(&sign.last_pong_at.map_or(0, |at| at.0).to_be_bytes());
-        page.extend_from_slice(&sign.last_active_at.0.to_be_bytes());
-    }
-    page
-}
-
-fn decode(entry: &[u8]) -> Option<LastHeard> {
-    let (id, times) = entry.split_first_chunk()?;
-    let (pong, times) = times.split_first_chunk()?;
-    let (active, _) = times.split_first_chunk()?;
-    let pong = i64::from_be_bytes(*pong);
-    Some(LastHeard {
-        session_id: SessionId(Uuid::from_bytes(*id)),
-        last_pong_at: (pong != 0).then_some(Timestamp(pong)),
-        last_active_at: Timestamp(i64::from_be_bytes(*active)),
-    })
 }

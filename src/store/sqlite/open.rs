@@ -1,4 +1,5 @@
-//! Opening the file: who may, whether it is ours, and how connections are set up.
+//! Opening a file of ours: who may, whether it is ours, and how connections are set up. The record and the node's
+//! journal are both opened here; a [`Layout`] says how they differ.
 //!
 //! Every failure is one line that names the path, what is wrong and what to do: it is what an operator sees of a start
 //! that did not happen. A file that is refused stays as it is; the empty lock beside it may be new.
@@ -23,8 +24,27 @@ use crate::time::Timestamp;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
-/// `PRAGMA application_id` of our files, as the first migration sets it.
-const APPLICATION_ID: i64 = 1_818_325_876;
+/// What a file is for, and what follows for its opening.
+pub(in crate::store) struct Layout {
+    /// What it is called in messages.
+    pub name: &'static str,
+    pub migrations: fn() -> EmbeddedMigrations,
+    /// `PRAGMA application_id`, as the first migration sets it.
+    pub application_id: i64,
+    /// A small write, which tells whether any would be taken.
+    pub probe: fn(&mut SqliteConnection, Timestamp) -> Result<(), StoreError>,
+    /// What to do with a damaged one.
+    pub repair: &'static str,
+}
+
+/// The record of sessions and the event log.
+pub(super) static RECORD: Layout = Layout {
+    name: "database",
+    migrations: || MIGRATIONS,
+    application_id: 1_818_325_876,
+    probe: super::write::probe,
+    repair: "put a backup in its place, or move it and its -wal file away to begin anew",
+};
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
@@ -34,45 +54,61 @@ const CHECKED_THROUGH: u64 = 64 << 20;
 
 /// Bounds on the file besides the disk's own.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Limits {
+pub(in crate::store) struct Limits {
     /// As `PRAGMA max_page_count`: past it the database is as full as on a full disk.
     pub max_pages: Option<u32>,
 }
 
 /// A file that is ours, up to date and held.
-pub(super) struct Opened {
+pub(in crate::store) struct Opened {
+    pub layout: &'static Layout,
     pub conn: SqliteConnection,
     pub url: String,
     pub limits: Limits,
     pub lock: File,
 }
 
+/// Opens the record.
 pub(super) fn open(path: &Path, limits: Limits) -> Result<Opened, StoreError> {
-    prepare(path, limits).map(|(opened, _)| opened)
+    open_as(&RECORD, path, limits)
+}
+
+pub(in crate::store) fn open_as(
+    layout: &'static Layout,
+    path: &Path,
+    limits: Limits,
+) -> Result<Opened, StoreError> {
+    prepare(layout, path, limits).map(|(opened, _)| opened)
 }
 
 /// See [`crate::store::Store::migrate_sqlite`].
 pub fn migrate(path: &Path) -> Result<Vec<String>, StoreError> {
-    let (mut opened, applied) = prepare(path, Limits::default())?;
+    let (mut opened, applied) = prepare(&RECORD, path, Limits::default())?;
     checkpoint(&mut opened.conn)?;
     Ok(applied)
 }
 
-fn prepare(path: &Path, limits: Limits) -> Result<(Opened, Vec<String>), StoreError> {
+fn prepare(
+    layout: &'static Layout,
+    path: &Path,
+    limits: Limits,
+) -> Result<(Opened, Vec<String>), StoreError> {
+    let name = layout.name;
     let refuse =
-        |wrong: String| StoreError::Broken(format!("cannot open the database {}: {wrong}", path.display()));
+        |wrong: String| StoreError::Broken(format!("cannot open the {name} {}: {wrong}", path.display()));
     let absolute = std::path::absolute(path).map_err(|error| refuse(error.to_string()))?;
     let url = absolute
         .to_str()
         .ok_or_else(|| refuse("its path is not UTF-8; choose one that is".into()))?
         .to_owned();
-    let lock = take_lock(&absolute).map_err(refuse)?;
-    let size = check_file(&absolute).map_err(refuse)?;
-    let (conn, applied) = check_content(&url, limits, size).map_err(|fault| refuse(fault.advice()))?;
-    Ok((Opened { conn, url, limits, lock }, applied))
+    let lock = take_lock(&absolute, layout).map_err(refuse)?;
+    let size = check_file(&absolute, layout).map_err(refuse)?;
+    let (conn, applied) =
+        check_content(&url, layout, limits, size).map_err(|fault| refuse(fault.advice(layout)))?;
+    Ok((Opened { layout, conn, url, limits, lock }, applied))
 }
 
-fn take_lock(path: &Path) -> Result<File, String> {
+fn take_lock(path: &Path, layout: &Layout) -> Result<File, String> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     if !dir.is_dir() {
         return Err(format!("there is no directory {}; make it first", dir.display()));
@@ -85,7 +121,7 @@ fn take_lock(path: &Path) -> Result<File, String> {
             "the directory {} may not be written ({error}); give this user the right to, or choose another",
             dir.display()
         ),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Fault::Full.advice(),
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Fault::Full.advice(layout),
         _ => format!("its lock file {} cannot be made ({error})", beside.display()),
     })?;
     match lock.try_lock() {
@@ -103,14 +139,16 @@ fn take_lock(path: &Path) -> Result<File, String> {
 
 /// Looks at the file before SQLite does, which would delete the write-ahead log of a file that was emptied. Returns
 /// the file's size.
-fn check_file(path: &Path) -> Result<u64, String> {
+fn check_file(path: &Path, layout: &Layout) -> Result<u64, String> {
     let wal = beside(path, "-wal");
     let log_bytes = std::fs::metadata(&wal).map_or(0, |m| m.len());
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound && log_bytes == 0 => return Ok(0),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            return Err(Fault::Damaged(format!("it is gone, but its log {} is not", wal.display())).advice());
+            return Err(
+                Fault::Damaged(format!("it is gone, but its log {} is not", wal.display())).advice(layout)
+            );
         }
         Err(error) => return Err(format!("it may not be read ({error}); give this user the right to")),
     };
@@ -121,36 +159,44 @@ fn check_file(path: &Path) -> Result<u64, String> {
     if meta.len() == 0 {
         return match log_bytes {
             0 => Ok(0),
-            _ => Err(Fault::Damaged(format!("it is empty, but its log {} is not", wal.display())).advice()),
+            _ => {
+                Err(Fault::Damaged(format!("it is empty, but its log {} is not", wal.display()))
+                    .advice(layout))
+            }
         };
     }
     let mut head = [0; MAGIC.len()];
     match file.read_exact(&mut head) {
         Ok(()) if head == *MAGIC => Ok(meta.len()),
-        Ok(()) => Err(Fault::Foreign("is not a SQLite database".into()).advice()),
+        Ok(()) => Err(Fault::Foreign("is not a SQLite database".into()).advice(layout)),
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            Err(Fault::Foreign("is not a SQLite database".into()).advice())
+            Err(Fault::Foreign("is not a SQLite database".into()).advice(layout))
         }
         Err(error) => Err(format!("it cannot be read ({error})")),
     }
 }
 
-fn check_content(url: &str, limits: Limits, size: u64) -> Result<(SqliteConnection, Vec<String>), Fault> {
+fn check_content(
+    url: &str,
+    layout: &Layout,
+    limits: Limits,
+    size: u64,
+) -> Result<(SqliteConnection, Vec<String>), Fault> {
     // Read first, with nothing set: setting up a connection writes, and a file that is not ours stays as it is.
     let mut conn = SqliteConnection::establish(url)?;
     conn.batch_execute(BUSY_TIMEOUT)?;
-    check_owner(&mut conn)?;
+    check_owner(&mut conn, layout)?;
     if size <= CHECKED_THROUGH {
         check_through(&mut conn)?;
     }
     drop(conn);
     let mut conn = establish_writer(url, limits)?;
     let mut applied = Vec::new();
-    for migration in conn.pending_migrations(MIGRATIONS)? {
+    for migration in conn.pending_migrations((layout.migrations)())? {
         conn.run_migration(&migration)?;
         applied.push(migration.name().to_string());
     }
-    super::write::probe(&mut conn, Timestamp::now())?;
+    (layout.probe)(&mut conn, Timestamp::now())?;
     Ok((conn, applied))
 }
 
@@ -172,7 +218,7 @@ struct Finding {
     quick_check: String,
 }
 
-fn check_owner(conn: &mut SqliteConnection) -> Result<(), Fault> {
+fn check_owner(conn: &mut SqliteConnection, layout: &Layout) -> Result<(), Fault> {
     let owner: Owner = diesel::sql_query("PRAGMA application_id").get_result(conn)?;
     let schema: Tables =
         diesel::sql_query("SELECT count(*) AS tables FROM sqlite_schema").get_result(conn)?;
@@ -182,10 +228,10 @@ fn check_owner(conn: &mut SqliteConnection) -> Result<(), Fault> {
     // Migrating for the first time makes the migrations' own table before the one that sets the id.
     let begun = schema.tables <= 2
         && diesel::sql_query("SELECT 0 FROM __diesel_schema_migrations").execute(conn).is_ok();
-    if owner.application_id != APPLICATION_ID && !begun {
+    if owner.application_id != layout.application_id && !begun {
         return Err(Fault::Foreign("is the database of another program".into()));
     }
-    let known: Vec<String> = MigrationSource::<Sqlite>::migrations(&MIGRATIONS)?
+    let known: Vec<String> = MigrationSource::<Sqlite>::migrations(&(layout.migrations)())?
         .iter()
         .map(|migration| migration.name().version().to_string())
         .collect();
@@ -216,12 +262,10 @@ enum Fault {
 }
 
 impl Fault {
-    fn advice(self) -> String {
+    fn advice(self, layout: &Layout) -> String {
         match self {
             Fault::Foreign(what) => format!("it {what}; move it away, or choose another path"),
-            Fault::Damaged(how) => format!(
-                "it is damaged ({how}); put a backup in its place, or move it and its -wal file away to begin anew"
-            ),
+            Fault::Damaged(how) => format!("it is damaged ({how}); {}", layout.repair),
             Fault::Later(version) => {
                 format!("a later version of lastpong wrote it (it has migration {version}); run that version")
             }
@@ -276,8 +320,12 @@ const READER: &[&str] =
     &[BUSY_TIMEOUT, "PRAGMA query_only = ON", "PRAGMA temp_store = MEMORY", "PRAGMA cache_size = -4096"];
 
 /// Opens the connection that writes.
-pub(super) fn connect_writer(url: &str, limits: Limits) -> Result<SqliteConnection, StoreError> {
-    establish_writer(url, limits).map_err(|fault| StoreError::Retry(fault.advice()))
+pub(super) fn connect_writer(
+    url: &str,
+    layout: &Layout,
+    limits: Limits,
+) -> Result<SqliteConnection, StoreError> {
+    establish_writer(url, limits).map_err(|fault| StoreError::Retry(fault.advice(layout)))
 }
 
 fn establish_writer(url: &str, limits: Limits) -> Result<SqliteConnection, Fault> {

@@ -2,11 +2,14 @@
 
 use diesel::SqliteConnection;
 use diesel::prelude::*;
+use diesel::query_builder::QueryFragment;
+use diesel::query_dsl::LoadQuery;
+use diesel::sql_types::{BigInt, Text};
 use diesel::sqlite::Sqlite;
 
-use super::rows::{LogRow, SessionRow};
+use super::rows::{ACTIVE, LogRow, SessionRow};
 use crate::event::{Event, EventRow};
-use crate::ids::SessionId;
+use crate::ids::{DeviceId, Run, SessionId};
 use crate::store::schema::{events, log_head, session_records};
 use crate::store::{EventFilter, EventPage, HistoryFilter, LogBounds, Match, SessionRecord, StoreError};
 
@@ -150,6 +153,50 @@ pub(super) fn session(
     row.map(|row| record(conn, row)).transpose()
 }
 
+pub(super) fn active_of(
+    conn: &mut SqliteConnection,
+    devices: &[DeviceId],
+) -> Result<Vec<SessionRecord>, StoreError> {
+    let mut found = Vec::new();
+    // One by one, so that each is a look into the index of devices.
+    for device in devices {
+        let rows: Vec<SessionRow> = session_records::table
+            .filter(session_records::device_id.eq(device.as_str()))
+            .filter(session_records::status.eq(ACTIVE))
+            .order(session_records::session_id)
+            .select(SessionRow::as_select())
+            .load(conn)?;
+        found.extend(rows);
+    }
+    found.into_iter().map(|row| record(conn, row)).collect()
+}
+
+pub(super) fn active_page(
+    conn: &mut SqliteConnection,
+    run: &Run,
+    after: Option<SessionId>,
+    limit: usize,
+) -> Result<Vec<SessionRecord>, StoreError> {
+    let rows: Vec<SessionRow> = run_from(run, after, limit).load(conn)?;
+    rows.into_iter().map(|row| record(conn, row)).collect()
+}
+
+/// SQLite is told the index: it would rather gather all that is active and sort it, for each page anew.
+fn run_from(
+    run: &Run,
+    after: Option<SessionId>,
+    limit: usize,
+) -> impl QueryFragment<Sqlite> + LoadQuery<'static, SqliteConnection, SessionRow> {
+    diesel::sql_query(
+        "SELECT * FROM session_records INDEXED BY session_records_active \
+         WHERE status = 'active' AND session_id > ? AND node_id = ? AND incarnation = ? ORDER BY session_id LIMIT ?",
+    )
+    .bind::<Text, _>(after.map_or(String::new(), |id| id.to_string()))
+    .bind::<Text, _>(run.node_id.to_string())
+    .bind::<Text, _>(run.incarnation.to_string())
+    .bind::<BigInt, _>(row_limit(limit))
+}
+
 /// The closed sessions that the filter leaves, on all pages. That they have an end on the log says that they are
 /// closed, in the words of the index that keeps history in order.
 fn closed(filter: &HistoryFilter) -> session_records::BoxedQuery<'_, Sqlite> {
@@ -191,7 +238,6 @@ pub(super) fn row_limit(rows: usize) -> i64 {
 #[cfg(test)]
 mod tests {
     use diesel::debug_query;
-    use diesel::sql_types::Text;
 
     use super::*;
 
@@ -238,6 +284,11 @@ mod tests {
         goes(
             &|c| plan(c, &along(&Track::Device("a".into()), 9)),
             &["SEARCH events USING INDEX events_by_device (device_id=? AND rowid>?)"],
+        );
+        let run = Run { node_id: "n".parse().unwrap(), incarnation: crate::ids::Incarnation::new() };
+        goes(
+            &|c| plan(c, &run_from(&run, Some(SessionId::new()), 9)),
+            &["SEARCH session_records USING INDEX session_records_active (session_id>?)"],
         );
         goes(&|c| plan(c, &along(&Track::Whole, 9)), &["SEARCH events USING INTEGER PRIMARY KEY (rowid>?)"]);
     }

@@ -66,7 +66,7 @@ impl TryFrom<LogRow> for EventRow {
 }
 
 /// A session's row, as far as its readers are told.
-#[derive(Queryable, Selectable)]
+#[derive(Queryable, QueryableByName, Selectable)]
 #[diesel(table_name = session_records, check_for_backend(Sqlite))]
 pub(super) struct SessionRow {
     session_id: String,

@@ -12,7 +12,7 @@ use diesel::SqliteConnection;
 use diesel::result::Error;
 use tokio::sync::oneshot;
 
-use super::open::{self, Limits, Opened};
+use super::open::{self, Layout, Limits, Opened};
 use crate::store::StoreError;
 
 /// Jobs waiting for the thread. A job is a whole batch, so that few are ever needed.
@@ -33,25 +33,26 @@ enum Health {
 
 /// Sends jobs to the thread. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Writer {
+pub(in crate::store) struct Writer {
     jobs: SyncSender<Job>,
 }
 
 impl Writer {
-    pub(super) fn start(opened: Opened) -> Result<Self, StoreError> {
+    pub(in crate::store) fn start(opened: Opened) -> Result<Self, StoreError> {
         let (jobs, queue) = sync_channel(QUEUE);
-        let Opened { conn, url, limits, lock } = opened;
-        let state = State { conn: Some(conn), url, limits, _lock: lock };
+        let Opened { layout, conn, url, limits, lock } = opened;
+        let name = layout.name;
+        let state = State { conn: Some(conn), url, layout, limits, _lock: lock };
         std::thread::Builder::new()
-            .name("lastpong-store".to_owned())
+            .name(format!("lastpong-{name}"))
             .spawn(move || state.serve(&queue))
-            .map_err(|error| StoreError::Broken(format!("cannot start the store's thread: {error}")))?;
+            .map_err(|error| StoreError::Broken(format!("cannot start the {name}'s thread: {error}")))?;
         Ok(Self { jobs })
     }
 
     /// Runs `work` in a transaction of its own: when this returns its value, what it wrote is durable; when this
     /// returns an error, it wrote nothing. The work is done even if nobody waits for it any more.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(in crate::store) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut SqliteConnection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -71,7 +72,7 @@ impl Writer {
     }
 
     /// Lets the jobs before this one finish, then ends the thread. Returns when the file is let go.
-    pub(super) async fn close(&self) {
+    pub(in crate::store) async fn close(&self) {
         let (reply, done) = oneshot::channel();
         let jobs = self.jobs.clone();
         // The queue may be full; waiting for room must not hold up the caller's runtime. An error here or below
@@ -84,6 +85,7 @@ impl Writer {
 struct State {
     conn: Option<SqliteConnection>,
     url: String,
+    layout: &'static Layout,
     limits: Limits,
     /// Held, not used: the operating system lets it go with the process, however that ends.
     _lock: File,
@@ -118,7 +120,7 @@ impl State {
 
     fn connection(&mut self) -> Result<&mut SqliteConnection, StoreError> {
         if self.conn.is_none() {
-            self.conn = Some(open::connect_writer(&self.url, self.limits)?);
+            self.conn = Some(open::connect_writer(&self.url, self.layout, self.limits)?);
         }
         self.conn.as_mut().ok_or_else(closed)
     }

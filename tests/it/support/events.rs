@@ -8,6 +8,7 @@ use super::{Device, Server, eventually};
 
 pub const CONNECTED: &str = "lastpong.session.connected.v1";
 pub const DISCONNECTED: &str = "lastpong.session.disconnected.v1";
+pub const NODE_LOST: &str = "lastpong.node.lost.v1";
 
 /// Everything read so far.
 #[derive(Default)]
@@ -73,6 +74,21 @@ impl Events {
         let ends: Vec<_> = self.all.iter().filter(|e| is_end_of(e, session_id)).collect();
         assert_eq!(ends.len(), 1, "a session ends once: {ends:#?}");
         end
+    }
+
+    /// Reads until all of these sessions have their end.
+    pub async fn until_ended(&mut self, server: &Server, sessions: impl IntoIterator<Item = String>) {
+        let mut open: HashSet<String> = sessions.into_iter().collect();
+        let mut looked_at = 0;
+        eventually("sessions to end", async || {
+            self.pull(server).await;
+            for event in self.all[looked_at..].iter().filter(|e| e["type"] == DISCONNECTED) {
+                open.remove(event["data"]["session_id"].as_str().expect("a session id"));
+            }
+            looked_at = self.all.len();
+            open.is_empty().then_some(())
+        })
+        .await;
     }
 
     pub fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Value> {

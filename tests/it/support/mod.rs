@@ -1,17 +1,30 @@
 //! What the stories are told with: the program, its devices, its readers, and the network between them.
 
+pub mod churn;
+pub mod cluster;
 pub mod device;
 pub mod disk;
 pub mod events;
 pub mod expect;
 pub mod fleet;
 pub mod ledger;
+pub mod live;
 pub mod net;
+#[path = "../../support/postgres.rs"]
+pub mod postgres;
+pub mod proxy;
+pub mod python;
 pub mod raw;
+#[path = "../../support/redis.rs"]
+pub mod redis;
 pub mod server;
+pub mod size;
 pub mod sse;
+pub mod stores;
 pub mod token;
 
+pub use churn::Churn;
+pub use cluster::Cluster;
 pub use device::Device;
 pub use disk::Disk;
 pub use events::Events;
@@ -20,6 +33,7 @@ pub use fleet::Fleet;
 pub use raw::Ask;
 pub use server::Server;
 pub use sse::Sse;
+pub use stores::Stores;
 pub use token::{Token, token};
 
 use std::fs::File;

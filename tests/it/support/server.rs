@@ -1,5 +1,8 @@
 //! The program under test: started, stopped, stalled, killed and started again on the same data.
 //!
+//! `TEST_STORE=postgres` puts every program that does not ask for stores of its own on a private Postgres and Redis, so
+//! that the same stories are told of both configurations; `sqlite`, the default, leaves it to itself.
+//!
 //! Its settings come from the environment alone, and nothing of this process's own `LASTPONG_` variables reaches it.
 //! It is always ended and waited for, and what it wrote is shown when its test fails.
 
@@ -18,7 +21,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::token::SECRET;
-use super::{PATIENCE, eventually, within};
+use super::{PATIENCE, Stores, eventually, within};
 
 pub const ADMIN_TOKEN: &str = "an-admin-token-of-the-tests-0123456789";
 
@@ -30,11 +33,35 @@ pub struct Server {
     child: Child,
     said: Arc<Mutex<String>>,
     http: reqwest::Client,
+    /// Where it has some to itself: they last as long as it, over restarts.
+    stores: Option<Stores>,
 }
 
 impl Server {
-    /// Starts one with these settings (names without `LASTPONG_`) and waits until it says where it listens.
+    /// Starts one with these settings (names without `LASTPONG_`), on the stores that `TEST_STORE` names, and waits until
+    /// it says where it listens.
     pub async fn start(settings: &[(&str, &str)]) -> Self {
+        match std::env::var("TEST_STORE").as_deref() {
+            Err(_) | Ok("sqlite") => Self::start_embedded(settings).await,
+            Ok("postgres") => {
+                let stores = Stores::start().await;
+                let mut server = Self::start_on(&stores, settings).await;
+                server.stores = Some(stores);
+                server
+            }
+            Ok(other) => panic!("TEST_STORE is {other}; allowed: sqlite or postgres"),
+        }
+    }
+
+    /// The same on these stores, which its test holds; a setting of a store's address goes before theirs.
+    pub async fn start_on(stores: &Stores, settings: &[(&str, &str)]) -> Self {
+        let (postgres, redis) = (stores.postgres.url(), stores.redis.url());
+        let on_them = [("DATABASE_URL", postgres.as_str()), ("REDIS_URL", &redis)];
+        Self::start_embedded(&[&on_them[..], settings].concat()).await
+    }
+
+    /// The same with nothing but what the settings say: with SQLite and without Redis, where they name no store.
+    pub async fn start_embedded(settings: &[(&str, &str)]) -> Self {
         let dir = Arc::new(tempfile::tempdir().expect("a directory for the data"));
         let mut all: BTreeMap<String, String> = [
             ("BIND", "127.0.0.1:0"),
@@ -55,7 +82,10 @@ impl Server {
     /// Starts it again on the same data, after it ended.
     pub async fn restart(mut self) -> Self {
         self.exited().await;
-        Self::run(self.dir.clone(), std::mem::take(&mut self.settings)).await
+        let stores = self.stores.take();
+        let mut server = Self::run(self.dir.clone(), std::mem::take(&mut self.settings)).await;
+        server.stores = stores;
+        server
     }
 
     async fn run(dir: Arc<TempDir>, settings: BTreeMap<String, String>) -> Self {
@@ -68,7 +98,7 @@ impl Server {
         let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build();
         let http = http.expect("an HTTP client");
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut server = Self { addr: nowhere, dir, settings, child, said, http };
+        let mut server = Self { addr: nowhere, dir, settings, child, said, http, stores: None };
         server.addr = within("the program to say where it listens", address)
             .await
             .expect("the program ended before it said where it listens");
@@ -77,6 +107,11 @@ impl Server {
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it was started with.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).map(String::as_str)
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -153,6 +188,26 @@ impl Server {
         let (status, text) = self.status("/metrics").await;
         assert_eq!(status, 200, "GET /metrics: {text}");
         text.lines().find_map(|l| l.strip_prefix(sample)?.strip_prefix(' ')?.trim().parse().ok())
+    }
+
+    /// Whether `/readyz` would have devices admitted, and its verdict on each dependency by name.
+    pub async fn readiness(&self) -> (bool, BTreeMap<String, bool>) {
+        let (status, body) = self.status("/readyz").await;
+        let report: Value = serde_json::from_str(&body).unwrap_or_else(|e| panic!("{e}: {body}"));
+        let all = report["dependencies"].as_array().unwrap_or_else(|| panic!("no dependencies: {body}"));
+        let verdict = |d: &Value| Some((d["name"].as_str()?.to_owned(), d["ok"].as_bool()?));
+        let verdicts = all.iter().map(|d| verdict(d).unwrap_or_else(|| panic!("no verdict: {d}"))).collect();
+        (status == 200, verdicts)
+    }
+
+    /// Waits until it is ready and has all of its dependencies, and its journal is moved to the store.
+    pub async fn whole(&self) {
+        eventually("a node that has all it needs", async || {
+            let (ready, verdicts) = self.readiness().await;
+            let empty = self.metric("lastpong_journal_entries").await.is_none_or(|entries| entries == 0.0);
+            (ready && verdicts.values().all(|ok| *ok) && empty).then_some(())
+        })
+        .await;
     }
 
     /// How many sessions are live, by the debug page.

@@ -1,5 +1,6 @@
 //! A full database, a locked one, indexes in use.
 
+use crate::store::Told;
 use std::sync::Arc;
 
 use super::*;
@@ -30,7 +31,9 @@ fn batch(starts: usize) -> Arc<Vec<Write>> {
     };
     Arc::new(
         (0..starts)
-            .map(|n| Write::Start(Start { event_id: EventId::new(), data: Arc::new(start(n)), past: false }))
+            .map(|n| {
+                Write::Start(Start { event_id: EventId::new(), data: Arc::new(start(n)), told: Told::Now })
+            })
             .collect(),
     )
 }

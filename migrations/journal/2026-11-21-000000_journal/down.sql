@@ -1,0 +1,3 @@
+DROP TABLE folder;
+DROP TABLE entries;
+PRAGMA application_id = 0;

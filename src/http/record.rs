@@ -1,0 +1,45 @@
+//! A session as the record has it, in the words of every answer that shows one.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::ids::{DeviceId, DeviceType, Incarnation, NodeId, SessionId};
+use crate::reason::Reason;
+use crate::store::{SessionRecord, Status};
+use crate::time::Timestamp;
+
+/// A session as the record has it.
+#[derive(Serialize)]
+pub(super) struct Record {
+    session_id: SessionId,
+    device_id: DeviceId,
+    device_type: DeviceType,
+    node_id: NodeId,
+    incarnation: Incarnation,
+    state: &'static str,
+    connected_at: Timestamp,
+    disconnected_at: Option<Timestamp>,
+    reason: Option<Reason>,
+    /// `data` of its end.
+    end: Option<Box<RawValue>>,
+}
+
+impl From<SessionRecord> for Record {
+    fn from(record: SessionRecord) -> Self {
+        Self {
+            session_id: record.session_id,
+            device_id: record.device_id,
+            device_type: record.device_type,
+            node_id: record.node_id,
+            incarnation: record.incarnation,
+            state: match record.status {
+                Status::Active => "active",
+                Status::Closed => "closed",
+            },
+            connected_at: record.start_time,
+            disconnected_at: record.end_time,
+            reason: record.reason,
+            end: record.end.and_then(|json| RawValue::from_string(json).ok()),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! `DELETE /v1/sessions/{id}`: kick. The session ends as `kicked`, on whichever node it is.
+//!
+//! Of a session of this node the supervisor is asked to end it, so that its record says all that is known. One of
+//! another node is ended on the record; its node reads that there and closes the socket.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use super::Doors;
+use super::auth::Admin;
+use super::query::Params;
+use crate::ids::SessionId;
+use crate::problem::Problem;
+use crate::reason::{DetectedBy, Reason};
+use crate::store::Status;
+use crate::supervisor::messages::{EndSessions, ToEnd};
+
+pub(super) async fn kick(
+    _: Admin,
+    request: HttpRequest,
+    doors: web::Data<Doors>,
+) -> Result<HttpResponse, Problem> {
+    Params::parse(request.query_string(), &[])?;
+    let text = request.match_info().query("session_id");
+    let id: SessionId = text.parse().map_err(|_| Problem::bad_input("session_id", text, "a UUID"))?;
+    if let Some(view) = doors.inspector.find(id).await {
+        let (reason, detected_by) = (Reason::Kicked, DetectedBy::Operator);
+        let what = ToEnd { device_id: view.device_id, session_id: id, reason, detected_by };
+        match doors.ends.send(EndSessions(vec![what])).await {
+            // It ended a moment ago.
+            Ok(0) => {}
+            Ok(_) => return Ok(HttpResponse::NoContent().finish()),
+            Err(_) => return Err(Problem::unavailable("this node is shutting down", 1)),
+        }
+    }
+    let over = || {
+        Problem::new(StatusCode::NOT_FOUND, format!("there is no live session {id}")).about(
+            "session_id",
+            text,
+            "the id of a live session",
+        )
+    };
+    let record = doors.store.session(id).await?.filter(|record| record.status == Status::Active);
+    let (Some(_), Some(cluster)) = (record, doors.store.cluster()) else { return Err(over()) };
+    let run = doors.run.borrow().clone();
+    match cluster.end_session(&run, id, Reason::Kicked, DetectedBy::Operator).await? {
+        Some(_) => Ok(HttpResponse::NoContent().finish()),
+        None => Err(over()),
+    }
+}

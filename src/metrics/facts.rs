@@ -1,0 +1,31 @@
+//! A metric as `/debug/performance` shows it.
+
+use prometheus::proto::{MetricFamily, MetricType};
+use serde_json::{Map, Value, json};
+
+/// Its samples as objects of their labels, with a value; or, of a histogram, with count, sum and quantiles.
+pub(super) fn of_family(family: &MetricFamily) -> Value {
+    let samples = family.get_metric().iter().map(|metric| {
+        let mut fact: Map<String, Value> =
+            metric.get_label().iter().map(|l| (l.name().to_owned(), Value::from(l.value()))).collect();
+        match family.get_field_type() {
+            MetricType::COUNTER => _ = fact.insert("value".into(), json!(metric.get_counter().get_value())),
+            MetricType::GAUGE => _ = fact.insert("value".into(), json!(metric.get_gauge().get_value())),
+            _ => {
+                let h = metric.get_histogram();
+                let count = h.get_sample_count();
+                let at = |q: f64| {
+                    let rank = (q * count as f64).ceil() as u64;
+                    let bucket = h.get_bucket().iter().find(|b| b.cumulative_count() >= rank.max(1));
+                    bucket.map(|b| b.upper_bound()).filter(|bound| bound.is_finite())
+                };
+                fact.insert("count".into(), json!(count));
+                fact.insert("sum".into(), json!(h.get_sample_sum()));
+                fact.insert("p50_at_most".into(), json!(at(0.5)));
+                fact.insert("p99_at_most".into(), json!(at(0.99)));
+            }
+        }
+        Value::Object(fact)
+    });
+    samples.collect()
+}

@@ -1,0 +1,137 @@
+//! The worker threads: each an HTTP server with a supervisor of its own, on one listener.
+
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use actix::Actor;
+use actix_http::HttpService;
+use actix_server::Server;
+use actix_service::{fn_service, map_config};
+use actix_web::App;
+use actix_web::dev::AppConfig;
+use actix_web::web::Data;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, SockRef, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::config::Settings;
+use crate::http::events_ws::SILENCE;
+use crate::http::{self, Doors};
+use crate::ids::Run;
+use crate::metrics::Metrics;
+use crate::session::handshake::{Gate, RefusalLog};
+use crate::session::house::House;
+use crate::supervisor::Inspector;
+use crate::supervisor::admission::Admission;
+use crate::supervisor::inspector::Window;
+use crate::supervisor::roster::Roster;
+use crate::supervisor::snapshot::WorkerSnapshot;
+use crate::supervisor::worker::{Uplinks, WorkerSupervisor};
+use crate::time::{Mono, Timestamp};
+use crate::upgrade::Upgrades;
+
+use super::LAST_WORDS;
+
+/// Connections that may wait to be accepted, as far as `net.core.somaxconn` allows.
+const BACKLOG: i32 = 8192;
+
+/// With room for those who all return at once.
+pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A subscriber that does not read gives up its place; devices are given a time of their own once admitted.
+fn give_up_in_time(connection: &TcpStream) {
+    if let Err(error) = SockRef::from(connection).set_tcp_user_timeout(Some(SILENCE)) {
+        log::debug!(error:% = error; "a connection is gone already");
+    }
+}
+
+/// Each session is an open file: takes all that the system grants.
+pub(super) fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            log::warn!(error:% = error; "the limit on open files could not be raised");
+        }
+    }
+    log::info!(open_files:? = limit.current; "sessions, subscribers and files together are bounded by the system");
+}
+
+/// What every worker thread is made from.
+#[derive(Clone)]
+pub(super) struct Workers {
+    pub settings: Arc<Settings>,
+    pub metrics: Arc<Metrics>,
+    pub admission: Arc<Admission>,
+    pub inspector: Inspector,
+    pub uplinks: Uplinks,
+    pub gate: Arc<Gate>,
+    pub doors: Data<Doors>,
+    pub run: watch::Receiver<Run>,
+    pub next: Arc<AtomicUsize>,
+}
+
+impl Workers {
+    pub(super) fn listen(self, listener: TcpListener) -> anyhow::Result<Server> {
+        let head_timeout = self.settings.handshake_timeout;
+        let workers = self.settings.workers;
+        let server = Server::build()
+            .workers(workers)
+            .disable_signals()
+            .shutdown_timeout(LAST_WORDS.as_secs())
+            .listen("lastpong", listener, move || {
+                let upgrades = Rc::new(self.supervised());
+                let doors = self.doors.clone();
+                let app = App::new().app_data(doors).configure(http::routes);
+                HttpService::build()
+                    .client_request_timeout(head_timeout)
+                    .client_disconnect_timeout(Duration::ZERO)
+                    .tcp_nodelay(true)
+                    .on_connect_ext(|connection: &TcpStream, _| give_up_in_time(connection))
+                    .upgrade(fn_service(move |(request, connection)| {
+                        let upgrades = upgrades.clone();
+                        async move {
+                            upgrades.serve(request, connection).await;
+                            Ok::<_, std::convert::Infallible>(())
+                        }
+                    }))
+                    .h1(map_config(app, |()| AppConfig::default()))
+                    .tcp()
+            })?
+            .run();
+        Ok(server)
+    }
+
+    /// The supervisor of this thread, and what brings sessions to it.
+    fn supervised(&self) -> Upgrades {
+        let worker = self.next.fetch_add(1, Relaxed);
+        let roster = Roster::new(worker, self.metrics.clone(), self.admission.clone());
+        let nothing_yet =
+            WorkerSnapshot { worker, taken_at: Timestamp::now(), taken: Mono(0), sessions: Vec::new() };
+        let (publish, published) = watch::channel(Arc::new(nothing_yet));
+        let supervisor = WorkerSupervisor::new(
+            roster.clone(),
+            self.uplinks.clone(),
+            self.settings.update_interval,
+            publish,
+        )
+        .start();
+        self.inspector.add(Window { worker: supervisor.recipient(), published });
+        Upgrades {
+            house: Rc::new(House::new(roster, &self.settings, self.run.clone())),
+            gate: self.gate.clone(),
+            doors: self.doors.clone(),
+            log: RefusalLog::default(),
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! A batch of starts and ends, as the database's function takes it: arrays, one element for each write.
+//!
+//! The function decides everything under its lock, but for one thing: where a start meets its device's session of
+//! another run, it writes nothing and says who is in the way. What the record says then is made here: the end of the
+//! one who is in the way goes into the batch, unless the newcomer was held up and has been overtaken, and the batch is asked again. So the end of the old and the start
+//! of the new are one transaction, whoever else came in between.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+use super::calls::lastpong_commit;
+use super::left::{self, Ending};
+use super::rows::Left;
+use crate::event::{Event, EventKind, EventRow};
+use crate::ids::{NodeId, Run, SessionId};
+use crate::reason::{DetectedBy, Reason};
+use crate::store::{Committed, Outcome, Start, StoreError, Told, Write};
+use crate::time::Timestamp;
+
+/// So often a batch is asked again because others came in between. Each time one of them got on.
+const MOST_ROUNDS: usize = 32;
+
+/// A start that comes to the record in this time is as good as told when it happened. One that took longer was held
+/// up here, by a stall or a queue, and the clocks are asked whether its device has come elsewhere since.
+const PROMPT: Duration = Duration::from_secs(2);
+
+/// A write, and its place in the batch as it was asked for; none where takeover added it.
+struct Entry {
+    write: Write,
+    asked: Option<usize>,
+}
+
+pub(super) async fn commit(
+    conn: &mut AsyncPgConnection,
+    run: &Run,
+    batch: &[Write],
+) -> Result<Committed, StoreError> {
+    if batch.is_empty() {
+        return Ok(Committed::default());
+    }
+    let mut entries: Vec<_> =
+        batch.iter().enumerate().map(|(n, write)| Entry { write: write.clone(), asked: Some(n) }).collect();
+    for _ in 0..MOST_ROUNDS {
+        if entries.is_empty() {
+            return Ok(Committed { outcomes: vec![Outcome::Superseded; batch.len()], events: Vec::new() });
+        }
+        let columns = Columns::of(&entries)?;
+        let answer = ask(conn, run, &columns).await?;
+        if answer.fenced {
+            return Err(StoreError::Fenced);
+        }
+        if answer.met.is_empty() {
+            return committed(run, batch.len(), &entries, columns, &answer);
+        }
+        settle(conn, &mut entries, answer.met).await?;
+    }
+    Err(StoreError::Retry(format!("a device of the batch changed its node {MOST_ROUNDS} times meanwhile")))
+}
+
+/// What the function said.
+struct Answer {
+    fenced: bool,
+    /// By the place of a newcomer in the batch: who is in its way.
+    met: BTreeMap<usize, Vec<Met>>,
+    seqs: Vec<i64>,
+    device_seqs: Vec<i64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Met {
+    OnRecord(SessionId),
+    /// Started earlier in this batch, at this place.
+    InBatch(usize),
+}
+
+type Row = (bool, Vec<i64>, Vec<Option<Uuid>>, Vec<i64>, Vec<i64>, Vec<i64>);
+
+async fn ask(conn: &mut AsyncPgConnection, run: &Run, columns: &Columns) -> Result<Answer, StoreError> {
+    let c = columns;
+    let call = lastpong_commit(
+        run.node_id.as_str(),
+        run.incarnation.0,
+        &c.is_end,
+        &c.past,
+        &c.event_ids,
+        &c.session_ids,
+        &c.device_ids,
+        &c.device_types,
+        &c.node_ids,
+        &c.runs,
+        &c.times,
+        &c.datas,
+        &c.remote_addrs,
+        &c.metas,
+        &c.trace_ids,
+        &c.reasons,
+        &c.last_pongs,
+        &c.last_actives,
+        &c.reconnects,
+    );
+    let (fenced, newcomers, occupants, neighbours, seqs, device_seqs): Row =
+        diesel::select(call).get_result(conn).await?;
+    // The function counts from 1.
+    let place =
+        |n: i64| usize::try_from(n - 1).map_err(|_| StoreError::bad_row("answer", "place", &n.to_string()));
+    let mut met: BTreeMap<usize, Vec<Met>> = BTreeMap::new();
+    for ((newcomer, occupant), neighbour) in newcomers.into_iter().zip(occupants).zip(neighbours) {
+        let who = match occupant {
+            Some(id) => Met::OnRecord(SessionId(id)),
+            None => Met::InBatch(place(neighbour)?),
+        };
+        met.entry(place(newcomer)?).or_default().push(who);
+    }
+    Ok(Answer { fenced, met, seqs, device_seqs })
+}
+
+/// Puts into the batch what makes room for the newcomers: the ends of those in their way, or, where one of these
+/// connected later than the newcomer did, the newcomer's own.
+async fn settle(
+    conn: &mut AsyncPgConnection,
+    entries: &mut Vec<Entry>,
+    met: BTreeMap<usize, Vec<Met>>,
+) -> Result<(), StoreError> {
+    let on_record: Vec<_> = met
+        .values()
+        .flatten()
+        .filter_map(|who| match who {
+            Met::OnRecord(id) => Some(*id),
+            Met::InBatch(_) => None,
+        })
+        .collect();
+    let there = left::sessions(conn, &on_record).await?;
+    let there: HashMap<_, _> = there.into_iter().map(|left| (left.session_id, left)).collect();
+    let ending = Ending { reason: Reason::Replaced, by: DetectedBy::PeerNode, detected: Timestamp::now() };
+    // From the last, so that the places of those before stay as they are.
+    for (newcomer, who) in met.into_iter().rev() {
+        let mut in_the_way: BTreeMap<SessionId, Left> = BTreeMap::new();
+        for one in who {
+            let left = match one {
+                // One that is there no more has ended by itself meanwhile.
+                Met::OnRecord(id) => there.get(&id).cloned(),
+                Met::InBatch(n) => {
+                    entries.get(n).and_then(Entry::start).map(|start| Left::from(&*start.data))
+                }
+            };
+            in_the_way.extend(left.map(|left| (left.session_id, left)));
+        }
+        let Some(start) = entries.get(newcomer).and_then(Entry::start).cloned() else { continue };
+        let connected_at = start.data.connected_at;
+        let overtaken = in_the_way.values().any(|left| left.connected_at > connected_at);
+        match start.told {
+            Told::Late if overtaken => {
+                let end = Entry { write: ending.of(&Left::from(&*start.data)), asked: None };
+                entries[newcomer].write = Write::Start(Start { told: Told::Past, ..start });
+                entries.insert(newcomer + 1, end);
+            }
+            // Its device was not welcomed, and is told instead that it has come elsewhere.
+            Told::Now if overtaken && connected_at < Timestamp::now().saturating_sub(PROMPT) => {
+                let session_id = start.data.session_id;
+                entries.retain(|entry| entry.session_id() != session_id);
+            }
+            // Who comes to the record last has come last: clocks of two nodes say less of it.
+            _ => {
+                let ends = in_the_way.values().map(|left| Entry { write: ending.of(left), asked: None });
+                entries.splice(newcomer..newcomer, ends);
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Entry {
+    fn session_id(&self) -> SessionId {
+        match &self.write {
+            Write::Start(start) => start.data.session_id,
+            Write::End(end) => end.data.session_id,
+        }
+    }
+
+    fn start(&self) -> Option<&Start> {
+        match &self.write {
+            Write::Start(start) => Some(start),
+            Write::End(_) => None,
+        }
+    }
+}
+
+fn committed(
+    run: &Run,
+    asked: usize,
+    entries: &[Entry],
+    columns: Columns,
+    answer: &Answer,
+) -> Result<Committed, StoreError> {
+    if answer.seqs.len() != entries.len() || answer.device_seqs.len() != entries.len() {
+        return Err(StoreError::Broken("the database answered for another batch than it was asked".into()));
+    }
+    let mut done = Committed { outcomes: vec![Outcome::Superseded; asked], events: Vec::new() };
+    let numbers = answer.seqs.iter().zip(&answer.device_seqs);
+    for ((entry, data), (&seq, &device_seq)) in entries.iter().zip(columns.datas).zip(numbers) {
+        if let Some(outcome) = entry.asked.and_then(|n| done.outcomes.get_mut(n)).filter(|_| device_seq > 0) {
+            *outcome = Outcome::Recorded { device_seq };
+        }
+        if seq > 0 {
+            done.events.push(event(&entry.write, &run.node_id, seq, device_seq, data));
+        }
+    }
+    Ok(done)
+}
+
+fn event(write: &Write, told_by: &NodeId, seq: i64, device_seq: i64, data: String) -> Arc<Event> {
+    let (id, kind, time, device_id, device_type, session_id, reason) = match write {
+        Write::Start(Start { event_id, data: d, .. }) => {
+            let kind = EventKind::SessionConnected;
+            (*event_id, kind, d.connected_at, &d.device_id, &d.device_type, d.session_id, None)
+        }
+        Write::End(end) => {
+            let (kind, d) = (EventKind::SessionDisconnected, &end.data);
+            let reason = Some(d.reason);
+            (end.event_id, kind, d.disconnected_at, &d.device_id, &d.device_type, d.session_id, reason)
+        }
+    };
+    let row = EventRow {
+        seq,
+        device_seq: Some(device_seq),
+        id,
+        kind,
+        time,
+        node_id: told_by.clone(),
+        device_id: Some(device_id.clone()),
+        device_type: Some(device_type.clone()),
+        session_id: Some(session_id),
+        reason,
+        data,
+    };
+    Arc::new(row.into())
+}
+
+/// The batch, turned over: an array for each of the function's parameters.
+#[derive(Default)]
+struct Columns {
+    is_end: Vec<bool>,
+    past: Vec<bool>,
+    event_ids: Vec<Uuid>,
+    session_ids: Vec<Uuid>,
+    device_ids: Vec<String>,
+    device_types: Vec<String>,
+    node_ids: Vec<String>,
+    runs: Vec<Uuid>,
+    times: Vec<i64>,
+    datas: Vec<String>,
+    remote_addrs: Vec<Option<String>>,
+    metas: Vec<Option<String>>,
+    trace_ids: Vec<Option<String>>,
+    reasons: Vec<Option<&'static str>>,
+    last_pongs: Vec<Option<i64>>,
+    last_actives: Vec<Option<i64>>,
+    reconnects: Vec<Option<i64>>,
+}
+
+impl Columns {
+    fn of(entries: &[Entry]) -> Result<Self, StoreError> {
+        let mut columns = Columns::default();
+        for entry in entries {
+            columns.push(&entry.write)?;
+        }
+        Ok(columns)
+    }
+
+    fn push(&mut self, write: &Write) -> Result<(), StoreError> {
+        let (event_id, session_id, device_id, device_type, node_id, run) = match write {
+            Write::Start(Start { event_id, data: d, .. }) => {
+                (event_id, d.session_id, &d.device_id, &d.device_type, &d.node_id, d.incarnation)
+            }
+            Write::End(end) => {
+                let d = &end.data;
+                (&end.event_id, d.session_id, &d.device_id, &d.device_type, &d.node_id, d.incarnation)
+            }
+        };
+        self.event_ids.push(event_id.0);
+        self.session_ids.push(session_id.0);
+        self.device_ids.push(device_id.as_str().to_owned());
+        self.device_types.push(device_type.as_str().to_owned());
+        self.node_ids.push(node_id.as_str().to_owned());
+        self.runs.push(run.0);
+        let start = match write {
+            Write::Start(start) => Some(start),
+            Write::End(_) => None,
+        };
+        let end = match write {
+            Write::Start(_) => None,
+            Write::End(end) => Some(&*end.data),
+        };
+        self.is_end.push(end.is_some());
+        self.past.push(start.is_some_and(|start| start.told == Told::Past));
+        let data = start.map(|start| &*start.data);
+        self.times.extend(data.map(|d| d.connected_at.0).or(end.map(|d| d.disconnected_at.0)));
+        self.datas.push(match write {
+            Write::Start(start) => to_json(&*start.data)?,
+            Write::End(end) => to_json(&*end.data)?,
+        });
+        self.remote_addrs.push(data.map(|d| d.remote_addr.to_string()));
+        self.metas.push(data.map(|d| to_json(&d.meta)).transpose()?);
+        self.trace_ids.push(data.and_then(|d| d.trace_id.clone()));
+        self.reasons.push(end.map(|d| d.reason.as_str()));
+        self.last_pongs.push(end.and_then(|d| d.last_pong_at).map(|t| t.0));
+        self.last_actives.push(end.map(|d| d.last_active_at.0));
+        self.reconnects.push(end.map(|d| i64::from(d.reconnect_count)));
+        Ok(())
+    }
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value)
+        .map_err(|error| StoreError::Broken(format!("a row cannot be written: {error}")))
+}

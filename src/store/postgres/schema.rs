@@ -1,0 +1,71 @@
+//! The tables as Diesel sees them. The migrations say what the columns mean.
+
+diesel::table! {
+    nodes (node_id) {
+        node_id -> Text,
+        incarnation -> Uuid,
+        started_at -> BigInt,
+        home -> Nullable<Uuid>,
+        state -> Text,
+        renewals -> BigInt,
+        renewed_at -> Timestamptz,
+        reaper -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    session_records (session_id) {
+        session_id -> Uuid,
+        device_id -> Text,
+        device_type -> Text,
+        node_id -> Text,
+        incarnation -> Uuid,
+        status -> Text,
+        start_time -> BigInt,
+        end_time -> Nullable<BigInt>,
+        reason -> Nullable<Text>,
+        start_device_seq -> BigInt,
+        end_seq -> Nullable<BigInt>,
+        last_pong_at -> Nullable<BigInt>,
+        last_active_at -> BigInt,
+        reconnect_count -> BigInt,
+        remote_addr -> Text,
+        meta -> Text,
+        trace_id -> Nullable<Text>,
+    }
+}
+
+diesel::table! {
+    last_heard (incarnation, page) {
+        incarnation -> Uuid,
+        page -> BigInt,
+        node_id -> Text,
+        heard -> Binary,
+    }
+}
+
+diesel::table! {
+    events (seq) {
+        seq -> BigInt,
+        device_seq -> Nullable<BigInt>,
+        id -> Uuid,
+        kind -> Text,
+        time -> BigInt,
+        node_id -> Text,
+        device_id -> Nullable<Text>,
+        device_type -> Nullable<Text>,
+        session_id -> Nullable<Uuid>,
+        reason -> Nullable<Text>,
+        data -> Text,
+    }
+}
+
+diesel::table! {
+    log_head (id) {
+        id -> Integer,
+        newest -> BigInt,
+        checked_at -> BigInt,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(nodes, session_records, last_heard, events, log_head);

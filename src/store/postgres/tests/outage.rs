@@ -1,0 +1,153 @@
+//! A server that is cut off, killed, hung: the store is used on as soon as it answers.
+
+use std::time::Instant;
+
+use super::*;
+
+/// Asks until it is done; how long that takes is the server's.
+async fn eventually<T>(mut work: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match work().await {
+            Ok(done) => return done,
+            Err(StoreError::Retry(text)) => assert!(Instant::now() < deadline, "it is not back: {text}"),
+            Err(error) => panic!("not for a later time: {error:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn use_all(node: &Node) {
+    eventually(async || node.store.ping().await).await;
+    eventually(async || node.store.bounds().await).await;
+    eventually(async || node.store.renew(&node.run).await).await;
+}
+
+fn assert_retry<T: std::fmt::Debug>(done: Result<T, StoreError>) {
+    match done {
+        Err(StoreError::Retry(line)) => assert!(!line.contains('\n'), "{line:?}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn connections_that_are_cut_are_replaced() {
+    let (server, [a]) = nodes(["a"]).await;
+    for n in 0..3 {
+        use_all(&a).await;
+        assert!(server.0.terminate_backends() >= 3);
+        let start = a.start("d", n);
+        eventually(async || a.commit(vec![start.said()]).await).await;
+    }
+    assert_eq!(log(&a.store).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_killed_server_is_used_again() {
+    let (mut server, [a]) = nodes(["a"]).await;
+    use_all(&a).await;
+    server.0.kill();
+    let start = a.start("d", 1);
+    assert_retry(a.commit(vec![start.said()]).await);
+    assert_retry(a.store.bounds().await);
+    assert_retry(a.store.renew(&a.run).await);
+    assert_retry(a.store.migrate().await);
+    server.0.restart();
+    let done = eventually(async || a.commit(vec![start.said()]).await).await;
+    assert_eq!(done.outcomes, [recorded(1)]);
+    use_all(&a).await;
+}
+
+#[tokio::test]
+async fn a_hung_server_is_like_a_dead_one() {
+    let (server, [a]) = nodes(["a"]).await;
+    use_all(&a).await;
+    server.0.stall();
+    let start = a.start("d", 1);
+    let (commit, read, lease, listen) = futures_util::join!(
+        a.commit(vec![start.said()]),
+        a.store.bounds(),
+        a.store.renew(&a.run),
+        a.store.listen(),
+    );
+    assert_retry(commit);
+    assert_retry(read);
+    assert_retry(lease);
+    assert_retry(listen.map(|_| ()));
+    server.0.resume();
+    // Whether the hung server did what it was asked in the end or not: once it is on the record.
+    let done = eventually(async || a.commit(vec![start.said()]).await).await;
+    assert_eq!(done.outcomes, [recorded(1)]);
+    use_all(&a).await;
+    assert_eq!(log(&a.store).await.len(), 1);
+}
+
+#[tokio::test]
+async fn who_listens_hears_of_others_commits() {
+    let (mut server, [a, b]) = nodes(["a", "b"]).await;
+    let mut listener = a.store.listen().await.unwrap();
+    for n in 0..3 {
+        b.commit(vec![b.start("d", n).said()]).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(60), listener.changed()).await.unwrap().unwrap();
+    }
+    server.0.kill();
+    let lost = async { while listener.changed().await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(60), lost).await.unwrap();
+}
+
+#[tokio::test]
+async fn nodes_that_start_at_once_migrate_once() {
+    let server = Server::new();
+    let stores: Vec<_> = (0..4).map(|n| server.store(&format!("n{n}"))).collect();
+    let applied = futures_util::future::join_all(stores.iter().map(PostgresStore::migrate)).await;
+    let applied: Vec<_> = applied.into_iter().flat_map(Result::unwrap).collect();
+    assert_eq!(applied, ["2026-11-21-000000_record"]);
+    server.0.sql("INSERT INTO __diesel_schema_migrations (version) VALUES ('20991231000000')");
+    match stores[0].migrate().await {
+        Err(StoreError::Broken(line)) => {
+            assert!(line.contains("later version of lastpong") && line.contains("20991231000000"), "{line}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_ours_is_left_alone() {
+    let server = Server::new();
+    server.0.sql("CREATE TABLE events (body TEXT)");
+    let store = server.store("a");
+    match store.migrate().await {
+        Err(StoreError::Broken(line)) => assert!(line.contains("already exists"), "{line}"),
+        other => panic!("{other:?}"),
+    }
+    let tables = server.0.sql("SELECT relname FROM pg_stat_user_tables WHERE relname LIKE '%nodes%'");
+    assert_eq!(tables, "");
+    match store.ping().await {
+        Err(StoreError::Broken(line)) => assert!(line.contains("does not exist"), "{line}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_url_is_said_without_its_secret() {
+    let server = Server::new();
+    let node = "a".parse().unwrap();
+    for url in
+        ["postgres://me:hunter2@", "postgres://me:hunter2@db:x/y", "postgres://me:hunter2@db/x?color=red"]
+    {
+        match PostgresStore::new(&Secret::new(url), &node, None) {
+            Err(StoreError::Broken(line)) => {
+                assert!(line.contains("DATABASE_URL") && !line.contains("hunter2"), "{line}");
+            }
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => panic!("{url} was taken"),
+        }
+    }
+    let nowhere = Secret::new(server.0.url_of("nowhere").replace('@', ":hunter2@"));
+    match PostgresStore::new(&nowhere, &node, None).unwrap().migrate().await {
+        Err(StoreError::Broken(line)) => {
+            assert!(line.contains("\"nowhere\" does not exist") && !line.contains("hunter2"), "{line}");
+        }
+        other => panic!("{other:?}"),
+    }
+}

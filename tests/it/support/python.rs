@@ -1,0 +1,56 @@
+//! Programs in Python on public packages, that say one JSON object a line.
+//!
+//! `TEST_PYTHON` names the interpreter that has the packages; without it, `python3`.
+
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use super::within;
+
+/// A running program; it is killed with this value.
+pub struct Script {
+    child: Child,
+    said: Lines<BufReader<ChildStdout>>,
+}
+
+impl Script {
+    /// Starts one that imports `package`.
+    pub async fn start(package: &str, source: &str, arguments: &[&str]) -> Self {
+        let interpreter = std::env::var_os("TEST_PYTHON").unwrap_or_else(|| "python3".into());
+        let check = Command::new(&interpreter).args(["-c", &format!("import {package}")]).output().await;
+        let check = check
+            .unwrap_or_else(|e| panic!("{interpreter:?} cannot be run: {e}; TEST_PYTHON may name another"));
+        assert!(
+            check.status.success(),
+            "{interpreter:?} has no `{package}` (`scripts/setup` makes one that has; TEST_PYTHON names it): {}",
+            String::from_utf8_lossy(&check.stderr)
+        );
+        let mut child = Command::new(&interpreter)
+            .args(["-c", source])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the interpreter can be started");
+        let said = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Self { child, said }
+    }
+
+    /// What it says next, which must be of this name.
+    pub async fn next(&mut self, name: &str) -> Value {
+        let line = within(name, self.said.next_line()).await.expect("a line");
+        let line = line.unwrap_or_else(|| panic!("the program ended without saying {name}"));
+        let said: Value = serde_json::from_str(&line).expect("JSON");
+        said.get(name).unwrap_or_else(|| panic!("{said} is not {name}")).clone()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid as i32)).expect("the program runs");
+        kill_process(pid, signal).expect("the program is there to be told");
+    }
+}
