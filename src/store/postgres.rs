@@ -51,8 +51,9 @@ pub use listen::Listener;
 /// Commits come one after the other anyhow; the second connection is for the call after one that hangs.
 const WRITING: Purpose = Purpose { name: "writing", connections: 2, deadline: Duration::from_secs(2) };
 const READING: Purpose = Purpose { name: "reading", connections: 4, deadline: Duration::from_secs(5) };
-/// For renewals and for following the log, which both must go on whatever else is asked: one connection each.
-const LEASE: Purpose = Purpose { name: "lease", connections: 2, deadline: Duration::from_secs(1) };
+const LEASE: Purpose = Purpose { name: "lease", connections: 2, deadline: Duration::from_secs(2) };
+/// Following the log goes on whoever else reads, and what fails there costs nobody a connection.
+const FOLLOWING: Purpose = Purpose { name: "following", connections: 1, deadline: Duration::from_secs(5) };
 
 /// See [`super::Store::migrate_postgres`].
 pub fn migrate(url: &Secret) -> Result<Vec<String>, StoreError> {
@@ -68,6 +69,7 @@ pub struct PostgresStore {
     writing: Lane,
     reading: Lane,
     lease: Lane,
+    following: Lane,
 }
 
 impl PostgresStore {
@@ -85,6 +87,7 @@ impl PostgresStore {
             writing: Lane::new(&connector, WRITING)?,
             reading: Lane::new(&connector, READING)?,
             lease: Lane::new(&connector, LEASE)?,
+            following: Lane::new(&connector, FOLLOWING)?,
         })
     }
 
@@ -225,7 +228,7 @@ impl PostgresStore {
     /// The log as it grows, whoever else is reading.
     pub async fn follow(&self, after: i64, limit: usize) -> Result<EventPage, StoreError> {
         let filter = EventFilter::default();
-        self.lease
+        self.following
             .call(move |conn| async move { read::events(conn, after, &filter, limit).await }.boxed())
             .await
     }
@@ -266,7 +269,7 @@ impl PostgresStore {
     }
 
     pub async fn close(&self) {
-        for lane in [&self.writing, &self.lease, &self.reading] {
+        for lane in [&self.writing, &self.lease, &self.following, &self.reading] {
             lane.close().await;
         }
     }

@@ -24,10 +24,10 @@ const FIRST_FETCH: usize = 256;
 const MOST_TRACKS: usize = 8;
 
 pub(super) async fn bounds(conn: &mut AsyncPgConnection) -> Result<LogBounds, StoreError> {
-    // The old end first: should it move meanwhile, the log is told longer than it is, never shorter.
-    let oldest: Option<i64> =
-        events::table.select(events::seq).order(events::seq).first(conn).await.optional()?;
-    let newest = newest(conn).await?;
+    // Both of one state of the record: an end that moved in between would make the log look empty.
+    let oldest = events::table.select(events::seq).order(events::seq).limit(1).single_value();
+    let head = log_head::table.filter(log_head::id.eq(1)).select((log_head::newest, oldest));
+    let (newest, oldest): (i64, Option<i64>) = head.first(conn).await?;
     Ok(LogBounds { oldest: oldest.unwrap_or(newest + 1), newest })
 }
 
