@@ -164,7 +164,7 @@ async fn at_rest(cluster: &Cluster, mut told: Vec<Welcomed>, visits: &[Visit]) -
 async fn a_slow_network_loses_nothing() {
     let _turn = heavy().await;
     let cluster = Cluster::start_cuttable(2, &BRISK).await;
-    let slow = Weather::Slow(std::time::Duration::from_millis(50));
+    let slow = Weather::Slow(std::time::Duration::from_millis(10));
     (0..2).for_each(|n| {
         cluster.to_postgres(n, slow);
         cluster.to_redis(n, slow);
