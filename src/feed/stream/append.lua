@@ -17,7 +17,6 @@ end
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
   return {'fenced', last}
 end
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
 -- A Redis that was restored from an older copy, or emptied, may still hold the lock.
 if last ~= ARGV[3] then
   return {'moved', last}
@@ -30,4 +29,6 @@ for i = 6, #ARGV, 4 do
     redis.call('PUBLISH', 'lastpong:events:' .. ARGV[i + 1], ARGV[i + 3])
   end
 end
+-- Last: Redis lets a script that has written go on although its memory is full.
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
 return {'done', last}
