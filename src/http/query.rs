@@ -5,8 +5,10 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use actix_web::HttpRequest;
+
 use crate::event::EventKind;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, SessionId};
 use crate::problem::Problem;
 use crate::reason::Reason;
 use crate::store::{EventFilter, Match};
@@ -20,6 +22,12 @@ pub(super) const LIMITS: RangeInclusive<usize> = 1..=1000;
 
 /// The parameters that [`Params::event_filter`] reads.
 pub(super) const FILTERS: [&str; 4] = ["types", "device_id", "device_type", "reason"];
+
+/// The session that the path names.
+pub(super) fn session_id(request: &HttpRequest) -> Result<SessionId, Problem> {
+    let text = request.match_info().query("session_id");
+    text.parse().map_err(|_| Problem::bad_input("session_id", text, "a UUID"))
+}
 
 /// The parameters of one request.
 #[derive(Debug)]

@@ -8,8 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::Doors;
 use super::auth::Admin;
-use super::query::Params;
-use crate::ids::SessionId;
+use super::query::{Params, session_id};
 use crate::problem::Problem;
 use crate::reason::{DetectedBy, Reason};
 use crate::store::Status;
@@ -21,8 +20,7 @@ pub(super) async fn kick(
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
     Params::parse(request.query_string(), &[])?;
-    let text = request.match_info().query("session_id");
-    let id: SessionId = text.parse().map_err(|_| Problem::bad_input("session_id", text, "a UUID"))?;
+    let id = session_id(&request)?;
     if let Some(view) = doors.inspector.find(id).await {
         let (reason, detected_by) = (Reason::Kicked, DetectedBy::Operator);
         let what = ToEnd { device_id: view.device_id, session_id: id, reason, detected_by };
@@ -36,7 +34,7 @@ pub(super) async fn kick(
     let over = || {
         Problem::new(StatusCode::NOT_FOUND, format!("there is no live session {id}")).about(
             "session_id",
-            text,
+            &id.to_string(),
             "the id of a live session",
         )
     };

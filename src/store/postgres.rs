@@ -154,9 +154,9 @@ impl PostgresStore {
             .call(move |conn| {
                 async move {
                     loop {
-                        let left = left::of_node(conn, &run.node_id, run.incarnation, batch).await?;
+                        let left = left::of_lost(conn, &run.node_id, batch).await?;
                         if left.is_empty() {
-                            left::forget(conn, &run.node_id, run.incarnation).await?;
+                            left::forget_lost(conn, &run.node_id).await?;
                             return Ok(Vec::new());
                         }
                         let ends: Vec<_> = left.iter().map(|left| ending.of(left)).collect();

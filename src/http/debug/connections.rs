@@ -12,7 +12,7 @@ use super::select::{Filter, Order, Place, SortBy, select};
 use super::{List, answer, seal, unseal};
 use crate::event::Event;
 use crate::http::auth::Admin;
-use crate::http::query::Params;
+use crate::http::query::{Params, session_id};
 use crate::http::record::Record;
 use crate::http::{Doors, json};
 use crate::ids::{DeviceId, DeviceType, NodeId, SessionId};
@@ -174,8 +174,7 @@ pub(in crate::http) async fn connection(
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
     Params::parse(request.query_string(), &[])?;
-    let text = request.match_info().query("session_id");
-    let id: SessionId = text.parse().map_err(|_| Problem::bad_input("session_id", text, "a UUID"))?;
+    let id = session_id(&request)?;
     let found = match doors.inspector.find(id).await {
         Some(view) => Some((view.device_id.clone(), json::text(&view))),
         None => {
@@ -185,7 +184,7 @@ pub(in crate::http) async fn connection(
     };
     let Some((device_id, session)) = found else {
         return Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no session {id}, live or kept"))
-            .about("session_id", text, "the id of a session that is live or kept"));
+            .about("session_id", &id.to_string(), "the id of a session that is live or kept"));
     };
     let events = recent_events(&doors, id, &device_id).await?;
     let events = json::array(events.iter().map(|e| &*e.json));

@@ -45,25 +45,6 @@ pub(super) async fn sessions(
     remembered(conn, rows).await
 }
 
-/// The oldest active sessions of a node that are of none of its runs but `spared`.
-pub(super) async fn of_node(
-    conn: &mut AsyncPgConnection,
-    node: &NodeId,
-    spared: Incarnation,
-    limit: usize,
-) -> Result<Vec<Left>, StoreError> {
-    let rows: Vec<LeftRow> = session_records::table
-        .filter(session_records::status.eq(ACTIVE))
-        .filter(session_records::node_id.eq(node.as_str()))
-        .filter(session_records::incarnation.ne(spared.0))
-        .order(session_records::session_id)
-        .limit(super::read::row_limit(limit))
-        .select(LeftRow::as_select())
-        .load(conn)
-        .await?;
-    remembered(conn, rows).await
-}
-
 /// The oldest active sessions of a node that are not those of its live run, where it has come back: both read of one
 /// state of the record.
 pub(super) async fn of_lost(
@@ -165,18 +146,5 @@ pub(super) async fn touch(
         .set(last_heard::heard.eq(excluded(last_heard::heard)))
         .execute(conn)
         .await?;
-    Ok(())
-}
-
-/// Forgets the pages of a node's runs but `spared`.
-pub(super) async fn forget(
-    conn: &mut AsyncPgConnection,
-    node: &NodeId,
-    spared: Incarnation,
-) -> Result<(), StoreError> {
-    let pages = last_heard::table
-        .filter(last_heard::node_id.eq(node.as_str()))
-        .filter(last_heard::incarnation.ne(spared.0));
-    diesel::delete(pages).execute(conn).await?;
     Ok(())
 }
