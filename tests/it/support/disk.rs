@@ -57,15 +57,17 @@ impl Disk {
     pub fn fill(&self) -> Trouble {
         let path = self.root().join("ballast");
         let mut ballast = File::create(&path).expect("the disk takes a file");
-        // Ever smaller pieces, to the last block.
-        for piece in [1 << 20, 4096, 1] {
+        // In large pieces, then to the last of the smallest blocks there are. Seldom synced: whoever waits for this has
+        // devices to answer for.
+        for piece in [1 << 20, 1024] {
             loop {
-                match ballast.write_all(&vec![0xff; piece]).and_then(|()| ballast.sync_data()) {
+                match ballast.write_all(&vec![0xff; piece]) {
                     Ok(()) => {}
                     Err(error) if error.kind() == ErrorKind::StorageFull => break,
                     Err(error) => panic!("the disk cannot be filled: {error}"),
                 }
             }
+            ballast.sync_data().expect("what the disk took it keeps");
         }
         Trouble::Full(path)
     }
