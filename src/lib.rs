@@ -16,7 +16,7 @@
 //! | [`startup`] | wires the above, and takes it down in order |
 //!
 //! The leaves below them know nothing of each other's state: [`ids`], [`time`], [`reason`], [`event`],
-//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`metrics`], [`config`], [`secret`], [`token`].
+//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`secret`], [`token`].
 //!
 //! # What holds everywhere
 //!
@@ -27,6 +27,7 @@
 //! - Every queue is bounded, and counts what it refuses.
 
 pub mod breaker;
+pub mod chaos;
 pub mod cluster;
 pub mod config;
 pub mod event;

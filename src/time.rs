@@ -99,13 +99,71 @@ impl Now {
         Self { mono: Mono::now(), wall: Timestamp::now() }
     }
 
+    /// By how many microseconds the wall clock is ahead of the monotonic one.
+    fn ahead(&self) -> i64 {
+        self.wall.0.saturating_sub_unsigned(self.mono.0)
+    }
+
     /// When a past moment was, by the wall clock as it stands now.
     pub fn wall_at(&self, moment: Mono) -> Timestamp {
         self.wall.saturating_sub(self.mono.since(moment))
     }
 }
 
+/// How long a step ahead of the wall clock has to stand before [`CautiousClock`] believes it.
+const STANDS: Duration = Duration::from_secs(24 * 3600);
+
+/// The wall clock for what cannot be undone: a step ahead is followed only once it has stood for a day, so that a clock
+/// that is set wrongly for a while throws nothing away. It has to be read now and then.
+#[derive(Debug, Clone)]
+pub struct CautiousClock {
+    /// The least that the wall clock was ahead of the monotonic one, in microseconds: until [`Self::since`], and from
+    /// then on.
+    before: i64,
+    lately: i64,
+    since: Mono,
+}
+
+impl CautiousClock {
+    pub fn new(now: Now) -> Self {
+        let ahead = now.ahead();
+        Self { before: ahead, lately: ahead, since: now.mono }
+    }
+
+    pub fn read(&mut self, now: Now) -> Timestamp {
+        if now.mono.since(self.since) >= STANDS {
+            (self.before, self.lately, self.since) = (self.lately, now.ahead(), now.mono);
+        }
+        self.lately = self.lately.min(now.ahead());
+        Timestamp(self.before.min(self.lately).saturating_add_unsigned(now.mono.0))
+    }
+}
+
 /// A duration in milliseconds, with microseconds kept as decimals: the unit of every `*_ms` that is not a count.
 pub fn millis(d: Duration) -> f64 {
     d.as_micros() as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_of_the_clock_is_followed_ahead_after_a_day_and_back_at_once() {
+        const HOUR: u64 = 3600 * 1_000_000;
+        let at =
+            |hours: u64, wall: u64| Now { mono: Mono(hours * HOUR), wall: Timestamp((wall * HOUR) as i64) };
+        let told = |clock: &mut CautiousClock, hours, wall| clock.read(at(hours, wall)).0 / HOUR as i64;
+        let mut clock = CautiousClock::new(at(0, 1000));
+        assert_eq!(told(&mut clock, 1, 1001), 1001);
+        // Eight days ahead: believed when no lesser reading is younger than a day.
+        for hours in 2..=24 {
+            assert_eq!(told(&mut clock, hours, 1192 + hours), i64::try_from(1000 + hours).unwrap());
+        }
+        let believed = (25..=72).find(|&hours| told(&mut clock, hours, 1192 + hours) > 1100);
+        assert!(believed.is_some_and(|hours| hours >= 26 && hours <= 50), "{believed:?}");
+        // Back again: at once.
+        assert_eq!(told(&mut clock, 73, 1073), 1073);
+        assert_eq!(told(&mut clock, 74, 1074), 1074);
+    }
 }

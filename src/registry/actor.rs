@@ -18,7 +18,7 @@ use crate::ids::Run;
 use crate::metrics::Metrics;
 use crate::store::journal::Journal;
 use crate::store::{HeardPage, Store};
-use crate::time::{Mono, Timestamp};
+use crate::time::{CautiousClock, Mono, Now, Timestamp};
 
 use super::batch::Grouping;
 use super::course::{Course, Job, Step};
@@ -64,6 +64,7 @@ pub struct Registry {
     /// The newest of each number: as many as the workers have.
     pub(super) heard: BTreeMap<i64, HeardPage>,
     pub(super) sweep_due: bool,
+    pub(super) retention_clock: CautiousClock,
     pub(super) sweep_batch: usize,
     /// Entries of the journal moved in one go.
     pub(super) drain_limit: usize,
@@ -93,6 +94,7 @@ impl Registry {
             begun: None,
             heard: BTreeMap::new(),
             sweep_due: true,
+            retention_clock: CautiousClock::new(Now::read()),
             busy_since: None,
             timer: None,
             complained: None,

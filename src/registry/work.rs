@@ -9,7 +9,7 @@ use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 use crate::event::{Event, EventKind};
 use crate::store::journal::Entry;
 use crate::store::{Committed, Outcome, StoreError, Write};
-use crate::time::{Mono, Timestamp};
+use crate::time::{Mono, Now, Timestamp};
 
 use super::actor::Registry;
 use super::course::Failure;
@@ -164,7 +164,7 @@ impl Registry {
         }
         let (store, run) = (self.parts.store.clone(), self.course.run().clone());
         let pages: Vec<_> = (0..HEARD).map_while(|_| self.heard.pop_first()).map(|(_, page)| page).collect();
-        let older_than = Timestamp::now().saturating_sub(self.parts.retention);
+        let older_than = self.retention_clock.read(Now::read()).saturating_sub(self.parts.retention);
         let batch = self.sweep_batch;
         let sweeps = pages.is_empty();
         self.sweep_due &= !sweeps;

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use crate::chaos::{Safety, lacks};
 use crate::event::{Connected, Disconnected, Meta};
 use crate::ids::{EventId, SessionId};
 use crate::protocol::ToDevice;
@@ -275,7 +276,8 @@ impl Session {
 
     /// Asks the device, or judges it.
     fn check_liveness(&self, now: Clocks) {
-        if self.liveness.borrow().awaits_pong() && self.graces.get() < GRACES && self.socket.has_unread() {
+        let graces = if lacks(Safety::StallGuard) { 0 } else { GRACES };
+        if self.liveness.borrow().awaits_pong() && self.graces.get() < graces && self.socket.has_unread() {
             self.graces.set(self.graces.get() + 1);
             self.liveness.borrow_mut().put_off(now, GRACE);
             return;

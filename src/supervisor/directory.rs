@@ -106,7 +106,7 @@ impl Directory {
     }
 
     pub fn recorded(
-        &mut self,
+        &self,
         device: &DeviceId,
         session_id: SessionId,
         device_seq: Option<i64>,

@@ -14,6 +14,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 
 use tokio::sync::watch;
 
+use crate::chaos::{Safety, lacks};
 use crate::ids::{Incarnation, Run};
 use crate::metrics::Metrics;
 use crate::reason::{DetectedBy, Reason};
@@ -83,13 +84,25 @@ impl RootSupervisor {
         }
     }
 
-    fn carry_out(&mut self, effects: Effects) {
+    fn carry_out(&mut self, mut effects: Effects) {
         self.admission.less_backlog(effects.forgotten);
+        if lacks(Safety::DurableWelcome) {
+            self.welcome_at_once(&mut effects);
+        }
         self.writes.extend(effects.writes);
         for (worker, order) in effects.orders {
             self.workers[worker].waiting.push(order);
         }
         self.send();
+    }
+
+    fn welcome_at_once(&self, effects: &mut Effects) {
+        for write in std::mem::take(&mut effects.writes) {
+            if let Write::Start(start) = &write {
+                self.directory.recorded(&start.data.device_id, start.data.session_id, None, effects);
+            }
+            effects.writes.push(write);
+        }
     }
 
     /// Sends what waits; what finds no room waits on.

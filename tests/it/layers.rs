@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 /// The rooms, each knowing only those before it. Names on one line do not order each other.
 const ORDER: &[&[&str]] = &[
     &[
-        "breaker", "config", "event", "ids", "metrics", "problem", "protocol", "rate", "reason", "secret",
-        "time", "token",
+        "breaker", "chaos", "config", "event", "ids", "metrics", "problem", "protocol", "rate", "reason",
+        "secret", "time", "token",
     ],
     &["store"],
     &["feed"],
