@@ -14,6 +14,7 @@
 //! | [`feed`] | reading the log: live, from memory, or from the store |
 //! | [`http`] | everyone who asks: subscribers, operators, probes |
 //! | [`startup`] | wires the above, and takes it down in order |
+//! | [`swarm`] | apart from all of them: simulated devices, which see lastpong from outside |
 //!
 //! The leaves below them know nothing of each other's state: [`ids`], [`time`], [`reason`], [`event`],
 //! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`secret`], [`token`].
@@ -46,6 +47,7 @@ pub mod session;
 pub mod startup;
 pub mod store;
 pub mod supervisor;
+pub mod swarm;
 pub mod time;
 pub mod token;
 pub mod upgrade;

@@ -16,6 +16,8 @@ use lastpong::config::{self, Database, Settings, units};
 use lastpong::ids::{DeviceId, DeviceType};
 use lastpong::secret::make_private_dir;
 use lastpong::store::Store;
+use lastpong::swarm::options::{HELP as SWARM_HELP, SwarmOptions};
+use lastpong::swarm::{self, SwarmError};
 use lastpong::token::DeviceTokens;
 
 /// lastpong knows the moment a device is gone, why, and tells everyone who needs to know.
@@ -71,6 +73,9 @@ enum Command {
     /// Bring the database up to this version and list what was applied; `serve` does the same at its start
     #[command(after_help = MIGRATE_HELP)]
     Migrate,
+    /// Simulated devices: load, faults, and a report of what they saw
+    #[command(after_help = SWARM_HELP)]
+    Swarm(Box<SwarmOptions>),
 }
 
 const SERVE_HELP: &str = "\
@@ -128,7 +133,25 @@ fn main() -> ExitCode {
         Command::Token { device, ttl, device_type } => token(&settings, &device, ttl, device_type.as_ref()),
         Command::CheckConfig { .. } => print(&check_config(&settings)),
         Command::Migrate => migrate(&settings),
+        Command::Swarm(options) => return run_swarm(&options, &settings),
     })
+}
+
+/// Fails also where no device could be welcomed: whoever waits for a server in a script then need not read the report.
+fn run_swarm(options: &SwarmOptions, settings: &Settings) -> ExitCode {
+    let report = match swarm::run(options, settings) {
+        Ok(Some(report)) => report,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(e) => {
+            report(&e);
+            return if matches!(e, SwarmError::Options(_)) { ExitCode::from(2) } else { ExitCode::FAILURE };
+        }
+    };
+    let text = if options.json { format!("{}\n", report.json()) } else { report.to_string() };
+    match print(&text) {
+        Ok(()) if !report.any_welcomed() => finish(Err(anyhow::anyhow!("no device was welcomed"))),
+        printed => finish(printed),
+    }
 }
 
 fn finish(result: anyhow::Result<()>) -> ExitCode {

@@ -29,4 +29,5 @@ mod settings;
 mod shutdown;
 mod stall;
 mod stream;
+mod swarm;
 mod takeover;
