@@ -33,6 +33,8 @@ pub mod cluster;
 pub mod config;
 pub mod event;
 pub mod feed;
+#[cfg(any(fuzzing, test))]
+pub mod fuzz;
 pub mod http;
 pub mod ids;
 pub mod metrics;
@@ -51,3 +53,6 @@ pub mod swarm;
 pub mod time;
 pub mod token;
 pub mod upgrade;
+
+#[cfg(test)]
+mod random_tests;

@@ -96,7 +96,7 @@ struct AnyFrame<'a> {
     #[serde(borrow, default)]
     lwp: Option<std::borrow::Cow<'a, str>>,
     #[serde(borrow, default)]
-    headers: Option<LwpHeaders<'a>>,
+    headers: Option<&'a RawValue>,
     #[cfg(feature = "chaos")]
     #[serde(borrow, default, rename = "do")]
     act: Option<&'a str>,
@@ -104,18 +104,30 @@ struct AnyFrame<'a> {
 
 impl<'a> FromDevice<'a> {
     pub fn parse(text: &'a str) -> Result<Self, NotUnderstood> {
-        let frame: AnyFrame<'a> = serde_json::from_str(text).map_err(|_| NotUnderstood::NotJson)?;
+        let frame: AnyFrame<'a> = object(text)?;
         match (frame.kind.as_deref(), frame.lwp.as_deref()) {
             (Some("heartbeat"), _) => Ok(Self::Heartbeat { id: frame.id.unwrap_or(RawValue::NULL) }),
             (Some("bye"), _) => Ok(Self::Bye),
             #[cfg(feature = "chaos")]
             (Some("chaos"), _) if frame.act == Some("panic") => Ok(Self::Panic),
             (Some(_), _) => Err(NotUnderstood::UnknownType),
-            (None, Some("/!")) => Ok(Self::Lwp { mid: frame.headers.and_then(|h| h.mid) }),
+            (None, Some("/!")) => {
+                let headers =
+                    frame.headers.map(|headers| object::<LwpHeaders<'a>>(headers.get())).transpose()?;
+                Ok(Self::Lwp { mid: headers.and_then(|headers| headers.mid) })
+            }
             (None, Some(_)) => Err(NotUnderstood::UnknownLwp),
             (None, None) => Err(NotUnderstood::NoType),
         }
     }
+}
+
+/// Serde would also take a list of the members' values for an object.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, NotUnderstood> {
+    if !text.trim_start().starts_with('{') {
+        return Err(NotUnderstood::NotJson);
+    }
+    serde_json::from_str(text).map_err(|_| NotUnderstood::NotJson)
 }
 
 impl ToDevice<'_> {
@@ -163,6 +175,8 @@ mod tests {
             ("[1]", NotUnderstood::NotJson),
             ("{", NotUnderstood::NotJson),
             (r#"{"type":7}"#, NotUnderstood::NotJson),
+            (r#"["heartbeat",1]"#, NotUnderstood::NotJson),
+            (r#"{"lwp":"/!","headers":["1"]}"#, NotUnderstood::NotJson),
             ("{}", NotUnderstood::NoType),
             (r#"{"type":"greet"}"#, NotUnderstood::UnknownType),
             (r#"{"lwp":"/x"}"#, NotUnderstood::UnknownLwp),

@@ -99,9 +99,12 @@ impl DeviceTokens {
         let iat = unix_now();
         let exp = iat.saturating_add_unsigned(ttl.as_secs()).min(LAST_SECOND);
         let jti = uuid::Uuid::new_v4().to_string();
-        let claims = Minted { sub: device, iat, exp, jti, device_type };
-        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
-            .expect("strings and numbers can be signed with a key of any length")
+        self.sign(&Minted { sub: device, iat, exp, jti, device_type })
+    }
+
+    pub(crate) fn sign(&self, claims: &impl Serialize) -> String {
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &self.signing)
+            .expect("plain data can be signed with a key of any length")
     }
 
     /// # Errors

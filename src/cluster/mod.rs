@@ -15,3 +15,6 @@ pub mod membership;
 pub mod notices;
 pub mod repairs;
 pub mod witness;
+
+#[cfg(test)]
+mod machine_tests;

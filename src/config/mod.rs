@@ -11,7 +11,7 @@
 //! An empty value is the same as none for settings whose default is empty, and malformed for all others.
 
 mod kind;
-mod read;
+pub(crate) mod read;
 mod redis_url;
 mod rules;
 mod table;

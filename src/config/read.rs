@@ -13,7 +13,7 @@ use super::{ConfigError, Setting, Source, TABLE};
 const PREFIX: &str = "LASTPONG_";
 
 /// lastpong's variables by their names.
-pub(super) type Given = BTreeMap<String, (String, Source)>;
+pub(crate) type Given = BTreeMap<String, (String, Source)>;
 
 /// What the environment says, and `.env` where that says nothing.
 pub(super) fn given() -> Result<Given, ConfigError> {
@@ -42,8 +42,13 @@ pub(super) fn from_dot_env(path: &Path) -> Result<Given, ConfigError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Given::new()),
         Err(e) => return Err(ConfigError::DotEnv(format!("cannot be read: {e}"))),
     };
+    of_dot_env(&text)
+}
+
+/// What the text of a `.env` gives.
+pub(crate) fn of_dot_env(text: &str) -> Result<Given, ConfigError> {
     let mut given = Given::new();
-    for item in dotenvy::Iter::new(io::Cursor::new(&text)) {
+    for item in dotenvy::Iter::new(io::Cursor::new(text)) {
         match item {
             Ok((name, value)) if is_ours(&name) || find(&name).is_some() => {
                 given.insert(name, (value, Source::DotEnv));
@@ -98,6 +103,8 @@ fn unknown(name: &str, value: &str) -> ConfigError {
         Some(setting) if !secret => setting.kind.shown(value),
         _ => "***".into(),
     };
-    let cut = |text: &str| text.chars().take(80).collect();
-    ConfigError::Unknown { name: cut(name), shown: cut(&shown), nearest: nearest.map_or("", |s| s.name) }
+    let cut = |text: &str| text.chars().take(80).collect::<String>();
+    // A name, too, may have line ends in it.
+    let name = cut(name).escape_debug().to_string();
+    ConfigError::Unknown { name, shown: cut(&shown), nearest: nearest.map_or("", |s| s.name) }
 }

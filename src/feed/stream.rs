@@ -12,6 +12,8 @@
 //!
 //! A stream of another log is told by its events' ids and left alone, for the operator to judge.
 
+mod place;
+
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +29,7 @@ use crate::store::live::LiveError;
 use crate::store::live::link::RedisLink;
 use crate::store::{EventFilter, StoreError};
 use crate::time::Timestamp;
+use place::{Place, seq_of};
 
 const STREAM: &str = "lastpong:events";
 /// In the stream's slot of a cluster, so that one script may mind both.
@@ -55,7 +58,7 @@ impl Relay {
     pub fn spawn(feed: Feed, redis: RedisLink, max_len: u64) -> Self {
         let max_len = i64::try_from(max_len).unwrap_or(i64::MAX);
         let token = Uuid::new_v4().to_string();
-        let copier = Copier { feed, redis, max_len, token, last: 0, after: 0, told: 0, complained: None };
+        let copier = Copier { feed, redis, max_len, token, place: Place::default(), complained: None };
         Self(tokio::spawn(copier.run()))
     }
 
@@ -78,12 +81,7 @@ struct Copier {
     redis: RedisLink,
     max_len: i64,
     token: String,
-    /// The stream's last entry.
-    last: i64,
-    /// The log is read on after this; above `last` where the log no longer keeps what follows it.
-    after: i64,
-    /// Events up to this were published, or need not be.
-    told: i64,
+    place: Place,
     complained: Option<Instant>,
 }
 
@@ -133,11 +131,11 @@ impl Copier {
         let taken: Option<String> = self.redis.ask("stream", take).await?;
         let (held, end) = (taken.is_some() || self.holds_lock().await?, self.end().await?);
         if !held {
-            self.last = seq_of(&end).unwrap_or(self.last);
+            self.place.stands_by(&end);
             return Ok(false);
         }
         self.place(&end).await?;
-        log::info!(after = self.after; "this node copies the log to the stream");
+        log::info!(after = self.place.after; "this node copies the log to the stream");
         let finished = self.copy().await?;
         if finished {
             let mut release = cmd("EVAL");
@@ -162,9 +160,9 @@ impl Copier {
             // Whoever sees the feed closed must then see its last event.
             let closed = *closing.borrow_and_update();
             newest.borrow_and_update();
-            let page = self.feed.read(self.after, &EventFilter::default(), BATCH).await?;
-            if let Some(first) = page.events.first().filter(|first| first.seq != self.after + 1) {
-                log::warn!(after = self.after, next = first.seq; "the log no longer keeps what the stream lacks");
+            let page = self.feed.read(self.place.after, &EventFilter::default(), BATCH).await?;
+            if let Some(first) = page.events.first().filter(|first| first.seq != self.place.after + 1) {
+                log::warn!(after = self.place.after, next = first.seq; "the log no longer keeps what the stream lacks");
             }
             match self.append(&page.events).await? {
                 Appended::Done => {}
@@ -195,14 +193,7 @@ impl Copier {
         if last > bounds.newest || (last > 0 && !self.is_ours(last).await?) {
             return Err(Trouble::Foreign(end.to_owned()));
         }
-        self.last = last;
-        if last == 0 {
-            self.after = (bounds.newest - self.max_len).max(bounds.oldest - 1).max(0);
-            self.told = self.told.max(bounds.newest);
-        } else {
-            self.after = last;
-            self.told = self.told.max(last);
-        }
+        self.place.found(last, bounds, self.max_len);
         self.complained = None;
         Ok(())
     }
@@ -222,7 +213,7 @@ impl Copier {
     async fn append(&mut self, events: &[std::sync::Arc<Event>]) -> Result<Appended, Trouble> {
         let mut call = cmd("EVAL");
         call.arg(APPEND).arg(2).arg(STREAM).arg(LOCK).arg(&self.token).arg(LEASE.as_millis() as u64);
-        call.arg(format!("{}-0", self.last)).arg(self.max_len).arg(self.told);
+        call.arg(format!("{}-0", self.place.last)).arg(self.max_len).arg(self.place.told);
         for event in events {
             call.arg(event.seq).arg(event.kind.as_str()).arg(event.id.to_string()).arg(&*event.json);
         }
@@ -233,12 +224,11 @@ impl Copier {
             _ => return Ok(Appended::Moved(end)),
         }
         if let Some(newest) = events.last() {
-            (self.last, self.after) = (newest.seq, newest.seq);
             let now = Timestamp::now();
-            for event in events.iter().filter(|event| event.seq > self.told) {
+            for event in events.iter().filter(|event| event.seq > self.place.told) {
                 self.feed.observe_publish(SINK, event, now);
             }
-            self.told = self.told.max(newest.seq);
+            self.place.appended(newest.seq);
         }
         Ok(Appended::Done)
     }
@@ -255,7 +245,7 @@ impl Copier {
     }
 
     fn tell_lag(&self) {
-        let lag = (self.feed.newest() - self.last).max(0);
+        let lag = (self.feed.newest() - self.place.last).max(0);
         self.feed.0.metrics.outbox_lag.with_label_values(&[SINK]).set(lag);
     }
 
@@ -269,9 +259,4 @@ impl Copier {
         self.complained = Some(Instant::now());
         log::error!(why:% = trouble; "the stream waits");
     }
-}
-
-/// The `seq` of an entry of ours.
-fn seq_of(entry: &str) -> Option<i64> {
-    entry.strip_suffix("-0")?.parse().ok()
 }

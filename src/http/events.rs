@@ -117,7 +117,7 @@ async fn read(
 }
 
 /// What a subscriber asks for.
-pub(super) struct Asked {
+pub(crate) struct Asked {
     after: Option<i64>,
     /// Where `after` was said.
     input: &'static str,
@@ -125,7 +125,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn of_stream(query: &str) -> Result<Self, Problem> {
+    pub(crate) fn of_stream(query: &str) -> Result<Self, Problem> {
         let known: Vec<&str> = ["after"].into_iter().chain(FILTERS).collect();
         if let Ok(pairs) = serde_urlencoded::from_str::<Vec<(String, String)>>(query)
             && pairs.iter().any(|(name, _)| name == "limit")

@@ -17,7 +17,7 @@ pub mod health;
 mod home;
 mod json;
 mod metrics;
-mod query;
+pub(crate) mod query;
 mod record;
 mod sessions;
 

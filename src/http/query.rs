@@ -17,25 +17,25 @@ use crate::store::{EventFilter, Match};
 const MAX_WORDS: usize = 100;
 
 /// Entries on a page: the default and the bounds.
-pub(super) const DEFAULT_LIMIT: usize = 100;
-pub(super) const LIMITS: RangeInclusive<usize> = 1..=1000;
+pub(crate) const DEFAULT_LIMIT: usize = 100;
+pub(crate) const LIMITS: RangeInclusive<usize> = 1..=1000;
 
 /// The parameters that [`Params::event_filter`] reads.
-pub(super) const FILTERS: [&str; 4] = ["types", "device_id", "device_type", "reason"];
+pub(crate) const FILTERS: [&str; 4] = ["types", "device_id", "device_type", "reason"];
 
 /// The session that the path names.
-pub(super) fn session_id(request: &HttpRequest) -> Result<SessionId, Problem> {
+pub(crate) fn session_id(request: &HttpRequest) -> Result<SessionId, Problem> {
     let text = request.match_info().query("session_id");
     text.parse().map_err(|_| Problem::bad_input("session_id", text, "a UUID"))
 }
 
 /// The parameters of one request.
 #[derive(Debug)]
-pub(super) struct Params(Vec<(String, String)>);
+pub(crate) struct Params(Vec<(String, String)>);
 
 impl Params {
     /// Reads a query string in which only these parameters may be.
-    pub(super) fn parse(query: &str, known: &[&str]) -> Result<Self, Problem> {
+    pub(crate) fn parse(query: &str, known: &[&str]) -> Result<Self, Problem> {
         let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
             .map_err(|e| Problem::bad_request(format!("the query string cannot be read: {e}")))?;
         for (n, (name, value)) in pairs.iter().enumerate() {
@@ -49,16 +49,16 @@ impl Params {
         Ok(Self(pairs))
     }
 
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn parsed<T: FromStr>(&self, name: &str, allowed: &str) -> Result<Option<T>, Problem> {
+    pub(crate) fn parsed<T: FromStr>(&self, name: &str, allowed: &str) -> Result<Option<T>, Problem> {
         let Some(value) = self.text(name) else { return Ok(None) };
         value.parse().map(Some).map_err(|_| Problem::bad_input(name, value, allowed))
     }
 
-    pub(super) fn number<T: FromStr + PartialOrd + Display>(
+    pub(crate) fn number<T: FromStr + PartialOrd + Display>(
         &self,
         name: &str,
         range: RangeInclusive<T>,
@@ -71,25 +71,25 @@ impl Params {
         }
     }
 
-    pub(super) fn limit(&self) -> Result<usize, Problem> {
+    pub(crate) fn limit(&self) -> Result<usize, Problem> {
         Ok(self.number("limit", LIMITS)?.unwrap_or(DEFAULT_LIMIT))
     }
 
-    pub(super) fn after(&self) -> Result<Option<i64>, Problem> {
+    pub(crate) fn after(&self) -> Result<Option<i64>, Problem> {
         self.number("after", 0..=i64::MAX)
     }
 
     /// A device id, or with `*` at its end the beginning of one.
-    pub(super) fn device_id(&self) -> Result<Option<Match>, Problem> {
+    pub(crate) fn device_id(&self) -> Result<Option<Match>, Problem> {
         let Some(value) = self.text("device_id") else { return Ok(None) };
         name("device_id", value).map(Some)
     }
 
-    pub(super) fn reason(&self) -> Result<Option<Reason>, Problem> {
+    pub(crate) fn reason(&self) -> Result<Option<Reason>, Problem> {
         self.parsed("reason", &reasons())
     }
 
-    pub(super) fn event_filter(&self) -> Result<EventFilter, Problem> {
+    pub(crate) fn event_filter(&self) -> Result<EventFilter, Problem> {
         Ok(EventFilter {
             types: self
                 .list("types", |value| among("types", value, EventKind::ALL.iter().map(|k| k.as_str())))?,

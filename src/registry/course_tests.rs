@@ -509,3 +509,18 @@ fn a_fenced_run_does_nothing_until_it_is_another() {
     let Some(Job::Append(entries)) = next(&mut course, 10_000_000) else { panic!("no beginning") };
     assert!(matches!(&entries[..], [Entry::Begin(run, _)] if *run == new));
 }
+
+#[test]
+fn nothing_is_appended_beside_a_commit_though_the_run_became_another() {
+    let old = run();
+    let mut course = direct(&old);
+    course.push(vec![some_start(&old)], Mono(0));
+    let Some(Job::Commit(batch)) = next(&mut course, 0) else { panic!("no commit") };
+    let new = run();
+    course.reborn(new.clone(), Timestamp(0));
+    course.push(vec![some_start(&new)], Mono(0));
+    assert!(next(&mut course, 0).is_none(), "what the commit holds comes first");
+    assert_eq!(course.committed(&old, batch, Err(Failure::Away), Mono(0)), 1, "its start is of no use any more");
+    let Some(Job::Append(entries)) = next(&mut course, 0) else { panic!("no append") };
+    assert!(matches!(&entries[..], [Entry::Begin(..), Entry::Write(_)]), "{entries:?}");
+}

@@ -66,7 +66,7 @@ impl Frame<'_> {
 }
 
 /// Bytes to messages.
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     limits: FrameLimits,
     unread: BytesMut,
     /// What is unread lies in the thread's scratch buffer.
@@ -86,6 +86,12 @@ impl Decoder {
     /// `read` is what came with the handshake.
     pub fn new(limits: FrameLimits, read: BytesMut) -> Self {
         Self { limits, unread: read, in_scratch: true, message: None }
+    }
+
+    /// Bytes kept: unread, and of a message that is not complete.
+    #[cfg(any(fuzzing, test))]
+    pub fn kept(&self) -> usize {
+        self.unread.len() + self.message.as_ref().map_or(0, |message| message.data.len())
     }
 
     /// Forgets what was not decoded.

@@ -67,9 +67,9 @@ pub struct Admitted {
 
 /// What the query asks for.
 #[derive(Debug, Default)]
-struct Asked {
-    device_type: Option<DeviceType>,
-    meta: Meta,
+pub(crate) struct Asked {
+    pub device_type: Option<DeviceType>,
+    pub meta: Meta,
 }
 
 /// A refusal, and what it counts as.
@@ -167,7 +167,7 @@ impl Admitted {
 }
 
 impl Asked {
-    fn parse(query: &str) -> Result<Self, Problem> {
+    pub(crate) fn parse(query: &str) -> Result<Self, Problem> {
         const KNOWN: &[&str] = &["device_type", "meta.KEY", "resume"];
         let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
             .map_err(|_| Problem::bad_request("the query is not of the form name=value&name=value"))?;

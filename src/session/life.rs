@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use crate::chaos::{Safety, lacks};
 use crate::event::{Connected, Disconnected, Meta};
 use crate::ids::{EventId, SessionId};
 use crate::protocol::ToDevice;
@@ -31,11 +30,6 @@ use super::house::House;
 use super::socket::{Gone, Socket};
 use super::state::{Action, Liveness};
 
-/// A device with something unread may have answered: it is given so much longer, so many times from one pong to
-/// the next, which together stay under the second that a verdict may be late.
-const GRACE: Duration = Duration::from_millis(250);
-const GRACES: u8 = 3;
-
 /// One session.
 pub struct Session {
     house: Rc<House>,
@@ -47,7 +41,6 @@ pub struct Session {
     device_seq: Cell<i64>,
     expires: Attended,
     frames: Cell<Rate>,
-    graces: Cell<u8>,
     /// Ended; the socket is shut at this time.
     closing: Cell<Option<Attended>>,
     /// Until it is told to begin.
@@ -86,7 +79,6 @@ impl Session {
             device_seq: Cell::new(0),
             expires: now.attended + parts.authenticated_for,
             frames: Cell::new(Rate::new(house.frames_per_sec)),
-            graces: Cell::new(0),
             closing: Cell::new(None),
             actor: RefCell::new(Some(parts.actor)),
             _pass: parts.pass,
@@ -158,7 +150,6 @@ impl Session {
 
     pub fn heard_pong(&self, token: Option<u64>) {
         let house = &self.house;
-        self.graces.set(0);
         let heard = self.liveness.borrow_mut().on_pong(house.roster.clocks(), &house.pace, token);
         match heard.rtt {
             Some(rtt) => {
@@ -276,14 +267,8 @@ impl Session {
 
     /// Asks the device, or judges it.
     fn check_liveness(&self, now: Clocks) {
-        let graces = if lacks(Safety::StallGuard) { 0 } else { GRACES };
-        if self.liveness.borrow().awaits_pong() && self.graces.get() < graces && self.socket.has_unread() {
-            self.graces.set(self.graces.get() + 1);
-            self.liveness.borrow_mut().put_off(now, GRACE);
-            return;
-        }
-        let token = rand::random();
-        let action = self.liveness.borrow_mut().on_deadline(now, &self.house.pace, token);
+        let (token, has_unread) = (rand::random(), || self.socket.has_unread());
+        let action = self.liveness.borrow_mut().on_deadline(now, &self.house.pace, token, has_unread);
         match action {
             Action::Wait => {}
             Action::Ping { token, suspect } => self.ping(now, token, suspect),

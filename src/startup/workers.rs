@@ -115,7 +115,7 @@ impl Workers {
     /// The supervisor of this thread, and what brings sessions to it.
     fn supervised(&self) -> Upgrades {
         let worker = self.next.fetch_add(1, Relaxed);
-        let roster = Roster::new(worker, self.metrics.clone(), self.admission.clone());
+        let roster = Roster::new(worker, self.metrics.clone(), self.admission.clone(), Mono::now());
         let nothing_yet =
             WorkerSnapshot { worker, taken_at: Timestamp::now(), taken: Mono(0), sessions: Vec::new() };
         let (publish, published) = watch::channel(Arc::new(nothing_yet));

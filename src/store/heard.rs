@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 
 const ENTRY: usize = 32;
 
-pub(super) fn encode(heard: &[LastHeard]) -> Vec<u8> {
+pub(crate) fn encode(heard: &[LastHeard]) -> Vec<u8> {
     let mut page = Vec::with_capacity(heard.len() * ENTRY);
     for sign in heard {
         page.extend_from_slice(sign.session_id.0.as_bytes());
@@ -18,7 +18,7 @@ pub(super) fn encode(heard: &[LastHeard]) -> Vec<u8> {
     page
 }
 
-pub(super) fn decode(page: &[u8]) -> impl Iterator<Item = LastHeard> + '_ {
+pub(crate) fn decode(page: &[u8]) -> impl Iterator<Item = LastHeard> + '_ {
     page.chunks_exact(ENTRY).filter_map(decode_entry)
 }
 

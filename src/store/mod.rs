@@ -11,7 +11,7 @@
 
 mod error;
 mod filter;
-mod heard;
+pub(crate) mod heard;
 pub mod journal;
 pub mod live;
 pub mod postgres;

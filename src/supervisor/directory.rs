@@ -152,4 +152,4 @@ impl Directory {
 
 #[cfg(test)]
 #[path = "directory_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 
 use super::*;
 
-fn start(device: u8) -> Start {
+pub fn start(device: u8) -> Start {
     Start {
         event_id: EventId::new(),
         data: Arc::new(Connected {
@@ -27,7 +27,7 @@ fn start(device: u8) -> Start {
     }
 }
 
-fn end(start: &Start) -> End {
+pub fn end(start: &Start) -> End {
     let s = &start.data;
     End {
         event_id: EventId::new(),

@@ -6,7 +6,7 @@
 
 pub mod admission;
 pub mod clock;
-mod directory;
+pub(crate) mod directory;
 pub mod inspector;
 pub mod messages;
 pub mod root;

@@ -74,13 +74,13 @@ pub struct Roster {
 }
 
 impl Roster {
-    pub fn new(worker: usize, metrics: Arc<Metrics>, admission: Arc<Admission>) -> Rc<Self> {
-        let clock = AttendedClock::new(Mono::now());
+    pub fn new(worker: usize, metrics: Arc<Metrics>, admission: Arc<Admission>, now: Mono) -> Rc<Self> {
+        let clock = AttendedClock::new(now);
         Rc::new(Self {
             worker,
             metrics,
             admission,
-            wheel: RefCell::new(Wheel::new(clock.read(Mono::now()).attended)),
+            wheel: RefCell::new(Wheel::new(clock.read(now).attended)),
             clock: RefCell::new(clock),
             seats: RefCell::default(),
             next_serial: Cell::new(0),
@@ -90,7 +90,11 @@ impl Roster {
     }
 
     pub fn clocks(&self) -> Clocks {
-        self.clock.borrow().read(Mono::now())
+        self.clocks_at(Mono::now())
+    }
+
+    fn clocks_at(&self, now: Mono) -> Clocks {
+        self.clock.borrow().read(now)
     }
 
     /// Whether what is read now may have waited for this worker.
@@ -184,10 +188,9 @@ impl Roster {
     }
 
     /// One tick: acts on the deadlines that are over. Returns how long the worker had stalled, where it had.
-    pub(super) fn tick(&self) -> Option<Duration> {
-        let now = Mono::now();
+    pub(super) fn tick(&self, now: Mono) -> Option<Duration> {
         let stall = self.clock.borrow_mut().tick(now);
-        let clocks = self.clock.borrow().read(now);
+        let clocks = self.clocks_at(now);
         let mut due = Vec::new();
         self.wheel.borrow_mut().turn(clocks.attended, &mut due);
         for Entry { key, serial } in due {
@@ -246,3 +249,7 @@ impl Roster {
         self.seats.borrow().len()
     }
 }
+
+#[cfg(test)]
+#[path = "roster_tests.rs"]
+mod tests;

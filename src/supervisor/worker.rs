@@ -52,7 +52,7 @@ impl WorkerSupervisor {
     }
 
     fn tick(&mut self) {
-        if let Some(stall) = self.roster.tick() {
+        if let Some(stall) = self.roster.tick(Mono::now()) {
             self.roster.metrics.loop_stall.observe(stall.as_secs_f64());
             log::warn!(worker = self.roster.worker, stall_ms = stall.as_millis() as u64;
                 "this node stalled: no deadline passed meanwhile");

@@ -115,9 +115,7 @@ async fn a_relay_that_lost_its_lock_writes_nothing() {
         redis: link(&redis),
         max_len: 1_000,
         token: token.to_owned(),
-        last: 0,
-        after: 0,
-        told: 0,
+        place: Place::default(),
         complained: None,
     };
     let mut stopped = copier("stopped");
@@ -228,9 +226,7 @@ async fn a_stream_of_another_log_is_left_alone() {
             redis: link(&redis),
             max_len: 1_000,
             token: seq.to_owned(),
-            last: 0,
-            after: 0,
-            told: 0,
+            place: Place::default(),
             complained: None,
         };
         assert!(matches!(copier.try_lead().await, Err(Trouble::Foreign(end)) if end == seq), "{seq}");

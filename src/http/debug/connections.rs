@@ -21,8 +21,8 @@ use crate::store::{EventFilter, HistoryFilter, Match, StoreError};
 use crate::supervisor::snapshot::State;
 use crate::time::{Timestamp, millis};
 
-const OF_ALL: [&str; 6] = ["state", "limit", "cursor", "device_id", "device_type", "node"];
-const OF_LIVE: [&str; 4] = ["sort", "remote_addr", "min_rtt_ms", "idle_gt"];
+pub(crate) const OF_ALL: [&str; 6] = ["state", "limit", "cursor", "device_id", "device_type", "node"];
+pub(crate) const OF_LIVE: [&str; 4] = ["sort", "remote_addr", "min_rtt_ms", "idle_gt"];
 const OF_CLOSED: [&str; 1] = ["reason"];
 
 /// Events shown with one session.
@@ -57,12 +57,29 @@ fn refuse(params: &Params, names: &[&str], allowed: &str) -> Result<(), Problem>
     }
 }
 
+/// What a query asks of the live sessions.
+pub(crate) struct AskedLive {
+    pub order: Order,
+    pub filter: Filter,
+    pub after: Option<Place>,
+    pub limit: usize,
+}
+
+impl AskedLive {
+    pub(crate) fn of(params: &Params) -> Result<Self, Problem> {
+        let sorts = || SortBy::ALL.map(|(name, _)| name).join(", ") + ", reversed with a - before it";
+        let order: Order = params.parsed("sort", &sorts())?.unwrap_or_default();
+        Ok(Self {
+            order,
+            filter: live_filter(params)?,
+            after: read_cursor(params, &format!("{order}~"), |text| Place::read(order, text))?,
+            limit: params.limit()?,
+        })
+    }
+}
+
 async fn live(params: &Params, doors: &Doors) -> Result<HttpResponse, Problem> {
-    let sorts = || SortBy::ALL.map(|(name, _)| name).join(", ") + ", reversed with a - before it";
-    let order: Order = params.parsed("sort", &sorts())?.unwrap_or_default();
-    let filter = live_filter(params)?;
-    let after = read_cursor(params, &format!("{order}~"), |text| Place::read(order, text))?;
-    let limit = params.limit()?;
+    let AskedLive { order, filter, after, limit } = AskedLive::of(params)?;
     let snapshots = doors.inspector.look().await;
     // Of a hundred thousand sessions this takes milliseconds, which a worker's loop does not have.
     let picking = web::block(move || {

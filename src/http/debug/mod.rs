@@ -3,7 +3,7 @@
 //! Live sessions come from published snapshots, closed ones from the record, so that looking never slows the
 //! traffic.
 
-mod connections;
+pub(crate) mod connections;
 mod events;
 pub mod select;
 

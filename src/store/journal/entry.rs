@@ -32,7 +32,7 @@ struct Fact<T> {
 }
 
 impl Entry {
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Entry::Begin(..) => "begin",
             Entry::Write(Write::Start(_)) => "start",
@@ -40,7 +40,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn session_id(&self) -> Option<SessionId> {
+    pub(crate) fn session_id(&self) -> Option<SessionId> {
         match self {
             Entry::Begin(..) => None,
             Entry::Write(Write::Start(start)) => Some(start.data.session_id),
@@ -48,7 +48,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn to_json(&self) -> Result<String, StoreError> {
+    pub(crate) fn to_json(&self) -> Result<String, StoreError> {
         let json = match self {
             Entry::Begin(Run { node_id, incarnation }, at) => {
                 serde_json::to_string(&Begin { node_id: node_id.clone(), incarnation: *incarnation, at: *at })
@@ -65,7 +65,7 @@ impl Entry {
 
     /// # Errors
     /// What is wrong with the text.
-    pub(super) fn from_json(kind: &str, json: &str, told: Told) -> Result<Self, String> {
+    pub(crate) fn from_json(kind: &str, json: &str, told: Told) -> Result<Self, String> {
         let bad = |error: serde_json::Error| error.to_string();
         match kind {
             "begin" => {
