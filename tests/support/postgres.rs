@@ -227,6 +227,8 @@ fn command(dir: &Path, port: u16, settings: &[String]) -> Command {
     command.arg(port.to_string());
     let quick = [
         "fsync=off",
+        // Segments in /dev/shm would outlive a server that is killed.
+        "dynamic_shared_memory_type=mmap",
         "full_page_writes=off",
         "shared_buffers=32MB",
         "max_connections=100",

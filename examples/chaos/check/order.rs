@@ -1,0 +1,122 @@
+//! P2, in order.
+//!
+//! - The log is given by `seq`, from 1, without gap or repeat.
+//! - The events of a device that have a `device_seq` carry 1, 2, 3, …; those of a session always have one; and the welcome
+//!   said the one that the start has.
+//! - A session's start precedes its end, and a device's session ends before its next starts.
+//!
+//! What a node could not write to the store is told late, when its journal is moved. A session of that kind may overlap
+//! another of its device in the log: each node told what it had, and both could not know of each other. Which
+//! sessions these are their devices know: the welcome had no `device_seq`. Where no device was welcomed it may be
+//! so where Postgres was away, for all or for that node, between the start and its telling.
+
+use std::collections::HashMap;
+
+use super::at::{At, SECOND};
+use super::log::{LogEvent, What};
+use super::names::Name;
+use super::records::Records;
+use super::told::session_of;
+use super::verdict::{Findings, Promise, Violation};
+
+#[derive(Default)]
+struct DeviceOrder {
+    last: i64,
+    /// Its sessions that started and did not end yet.
+    open: Vec<u32>,
+}
+
+pub fn judge(records: &Records, findings: &mut Findings) {
+    let mut broken = |event: &LogEvent, kind, text| {
+        findings.broken(Violation {
+            promise: Promise::P2,
+            kind,
+            session: session_of(event).map(|session| records.sessions.get(session).id),
+            device: event.subject.map(|s| records.names.text(s).to_owned()),
+            seq: Some(event.seq),
+            at: event.seen_at,
+            text,
+        });
+    };
+    let mut devices: HashMap<Name, DeviceOrder> = HashMap::new();
+    let mut last = 0_i64;
+    for event in &records.log.events {
+        if event.seq != last.saturating_add(1) {
+            broken(event, "seq", format!("the log has seq {} after {last}", event.seq));
+        }
+        last = event.seq;
+        let Some(device) = event.subject else { continue };
+        let order = devices.entry(device).or_default();
+        match event.device_seq {
+            Some(n) => {
+                if n != order.last.saturating_add(1) {
+                    broken(event, "device_seq", format!("it has device_seq {n} after {}", order.last));
+                }
+                order.last = n;
+            }
+            None if session_of(event).is_some() => {
+                broken(event, "device_seq", "it has no device_seq".into());
+            }
+            None => {}
+        }
+        if let Some((kind, text)) = out_of_turn(records, order, event) {
+            broken(event, kind, text);
+        }
+    }
+    for _ in &records.log.events {
+        findings.tried(Promise::P2);
+    }
+}
+
+fn out_of_turn(
+    records: &Records,
+    order: &mut DeviceOrder,
+    event: &LogEvent,
+) -> Option<(&'static str, String)> {
+    match event.what {
+        What::Start { session, .. } => {
+            let prompt = |other: &&u32| !told_late(records, session) && !told_late(records, **other);
+            let other = order.open.iter().filter(|open| **open != session).find(prompt);
+            let other = other.map(|open| records.sessions.get(*open).id);
+            if !order.open.contains(&session) {
+                order.open.push(session);
+            }
+            if let Some(other) = other {
+                return Some(("start before the last one's end", format!("session {other} had not ended")));
+            }
+            let conn = records.sessions.get(session).conn?;
+            let told = records.conns[conn].welcome?.device_seq?;
+            let differs = Some(told) != event.device_seq;
+            differs.then(|| ("welcome's device_seq", format!("its device was welcomed as {told}")))
+        }
+        What::End { session, .. } => {
+            if order.open.contains(&session) {
+                order.open.retain(|open| *open != session);
+                return None;
+            }
+            // An end without a start before it; where it has none at all, or a second end, P1 says so.
+            let starts = &records.sessions.get(session).starts;
+            let later = starts.iter().all(|place| records.log.events[*place as usize].seq > event.seq);
+            (!starts.is_empty() && later).then(|| ("end before its start", "its start comes later".into()))
+        }
+        What::Other => None,
+    }
+}
+
+/// Its node wrote it to a journal, as far as anybody outside can know.
+pub fn told_late(records: &Records, session: u32) -> bool {
+    let session = records.sessions.get(session);
+    if let Some(welcome) = session.conn.and_then(|conn| records.conns[conn].welcome) {
+        return welcome.device_seq.is_none();
+    }
+    session.starts.iter().any(|place| {
+        let event = &records.log.events[*place as usize];
+        let What::Start { node, connected_at, .. } = event.what else { return false };
+        let node = records.names.text(node);
+        let told = event.seen_at.unwrap_or(At::NEVER);
+        let from = connected_at.min(told).before(5 * SECOND);
+        let clock_was_set = records.faults.clock_was_set(&[node], from, told);
+        let from = if clock_was_set { At(i64::MIN) } else { from };
+        records.faults.postgres_was_away_for(node, from, told)
+    })
+}

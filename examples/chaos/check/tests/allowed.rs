@@ -1,0 +1,139 @@
+//! What an honest system may do under the faults: no alarm is raised.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::Promise;
+use super::session::{Made, at};
+use super::world::World;
+use super::{broken, judged};
+
+/// The made-up run with these sessions besides.
+fn fine(sessions: Vec<Made>, edit: impl FnOnce(&mut World)) {
+    let mut world = World::healthy();
+    for (made, n) in sessions.into_iter().zip(1..) {
+        world.made.push(Made { id: Uuid::from_u128(n), ..made });
+    }
+    edit(&mut world);
+    let verdict = judged(&world.files());
+    assert!(broken(&verdict).is_empty() && verdict.held(), "{verdict}");
+}
+
+fn timed_out(made: Made, when: f64) -> Made {
+    made.saw(when + 0.01, "close_frame", Some(4012)).ends("pong_timeout", "heartbeat", Some(4012), when)
+}
+
+#[test]
+fn a_device_that_answers_too_late_is_timed_out() {
+    let late = Made { slowest_us: 700_000, ..Made::new("late", "node-1", 10.0) };
+    let owing = Made::new("owing", "node-1", 10.0).owed(13.0);
+    fine(vec![timed_out(late, 15.0), timed_out(owing, 15.0)], |_| {});
+}
+
+#[test]
+fn pings_that_come_after_a_close_are_owed_no_answer() {
+    let made = Made::new("leaves", "node-1", 10.0).did(20.0, "close").lost(3).owed(20.1);
+    fine(vec![made.saw(25.0, "self", None).ends("client_closed", "close_frame", Some(1000), 20.01)], |_| {});
+}
+
+#[test]
+fn a_close_and_the_servers_own_cross() {
+    let drained =
+        Made::new("crosses", "node-1", 50.0).did(62.0, "close").saw(62.02, "close_frame", Some(1001));
+    let kicked = Made::new("kicked", "node-3", 50.0).did(55.001, "reset").saw(55.001, "self", None);
+    let sessions = vec![
+        drained.ends("draining", "watchdog", Some(1001), 62.0),
+        kicked.ends("kicked", "operator", Some(4011), 55.0),
+    ];
+    fine(sessions, |world| world.kick("kicked", 54.9));
+}
+
+#[test]
+fn what_a_lost_node_could_not_say_is_lost() {
+    let closed = Made::new("closed", "node-2", 70.0).did(79.99, "close").saw(80.01, "reset", None);
+    let told = Made::new("told", "node-3", 275.0).did(284.0, "close").saw(284.03, "close_frame", Some(1000));
+    let replaced = Made::new("moved", "node-2", 70.0).saw(80.01, "reset", None);
+    let again = Made { started: 81.05, ..Made::new("moved", "node-1", 81.0) };
+    let closes = |made: Made, when: f64| {
+        let made = made.did(when, "close").saw(when + 0.02, "close_frame", Some(1000));
+        made.ends("client_closed", "close_frame", Some(1000), when + 0.01)
+    };
+    let sessions = vec![
+        closed.ends_told("node_lost", "peer_node", None, 85.2, 85.3),
+        told.ends("node_lost", "peer_node", None, 286.0),
+        replaced.ends("replaced", "peer_node", Some(4509), 81.02),
+        closes(again, 88.0),
+    ];
+    fine(sessions, |_| {});
+}
+
+/// Drained while Postgres stood still: its word is in its own journal, and its peers take it for lost.
+#[test]
+fn a_node_that_left_while_nobody_could_write_is_taken_for_lost() {
+    let made = Made::new("drained-then", "node-3", 195.0).saw(208.5, "close_frame", Some(1001));
+    fine(vec![made.ends_told("node_lost", "peer_node", None, 222.0, 222.1)], |world| {
+        world.fault("drain", &["node-3"], &[], 207.0, 225.0);
+    });
+}
+
+/// Its node's disk was full and Postgres stood still, so that its start was durable nowhere.
+#[test]
+fn a_device_that_waited_in_vain_for_its_welcome_is_let_go() {
+    let waits = || {
+        let made = Made { welcomed: false, started: 222.0, ..Made::new("waits", "node-3", 206.0) };
+        made.ends_told("internal_error", "watchdog", Some(1011), 216.0, 222.1)
+    };
+    fine(vec![waits()], |world| world.fault("full", &["node-3"], &[], 205.0, 221.0));
+    let mut world = World::healthy();
+    world.made.push(Made { id: Uuid::from_u128(1), ..waits() });
+    assert_eq!(broken(&judged(&world.files())), [(Promise::P6, "reason")], "nothing was full");
+}
+
+#[test]
+fn after_a_cut_connections_back_off_for_as_long_again() {
+    let made = Made::new("backs-off", "node-1", 245.0).owed(255.0).saw(261.0, "error", None);
+    fine(vec![made.ends("ping_failed", "socket", None, 260.9)], |_| {});
+}
+
+#[test]
+fn a_swarm_that_stood_still_could_not_answer() {
+    let stopped = Made::new("stopped", "node-1", 440.0).owed(446.0);
+    fine(vec![timed_out(stopped, 448.0)], |world| world.fault("stop", &["swarm-a"], &[], 445.0, 449.0));
+    let mut world = World::healthy();
+    world
+        .made
+        .push(Made { id: Uuid::from_u128(1), ..timed_out(Made::new("starved", "node-1", 440.0), 448.0) });
+    let mut files = world.files();
+    assert!(!judged(&files).held(), "nothing says that it stood still");
+    let lines = files.devices.get_mut("swarm-a").unwrap();
+    let place = lines.partition_point(|line| line["at"].as_i64() < Some(at(448.1)));
+    lines.insert(place, json!({"at": at(448.1), "is": "late", "ms": 2_600}));
+    let verdict = judged(&files);
+    assert!(verdict.held(), "{verdict}");
+}
+
+/// Its last line, and with it what it did last, is lost with the process.
+#[test]
+fn a_swarm_that_is_killed_may_have_had_a_word_to_say() {
+    let made = |device: &str| Made::new(device, "node-1", 160.0).swarm("swarm-b");
+    let sessions = vec![
+        made("reset-by-kernel").ends("ping_failed", "socket", None, 170.3),
+        made("was-closing").ends("client_closed", "close_frame", Some(1000), 169.98),
+        made("no-word-of-it").unwelcomed().ends("read_error", "socket", None, 170.02),
+    ];
+    fine(sessions, |_| {});
+}
+
+#[test]
+fn a_deaf_device_is_reset_when_its_process_ends() {
+    let made = Made::new("deaf-to-the-end", "node-1", 515.0).did(519.5, "deaf").saw(520.9, "left", None);
+    fine(vec![made.ends("read_error", "socket", None, 521.1)], |_| {});
+}
+
+/// Kicked by way of another node; before its own had heard of that, it was drained.
+#[test]
+fn a_node_closes_for_what_came_after_the_record() {
+    let made = Made::new("kicked-first", "node-1", 50.0).saw(62.0, "close_frame", Some(1001));
+    let made = made.ends("kicked", "operator", Some(4011), 57.0);
+    fine(vec![made], |world| world.kick("kicked-first", 56.9));
+}
