@@ -256,7 +256,7 @@ fn start(run: &Run, way: Way, n: usize) -> anyhow::Result<Start> {
         meta: [("site".to_owned(), "north".to_owned())].into(),
         trace_id: None,
     };
-    Ok(Start { event_id: EventId::new(), data: Arc::new(data), told: Told::Now })
+    Ok(Start { event_id: EventId::new(), data: Arc::new(data), after_seq: 0, told: Told::Now })
 }
 
 fn end(start: &Start) -> End {

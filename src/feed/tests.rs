@@ -99,7 +99,7 @@ impl Log {
     }
 
     pub(crate) fn start(&self, of: &Arc<Connected>) -> Write {
-        Write::Start(Start { event_id: EventId::new(), data: of.clone(), told: Told::Now })
+        Write::Start(Start { event_id: EventId::new(), data: of.clone(), after_seq: 0, told: Told::Now })
     }
 
     pub(crate) async fn commit(&self, batch: Vec<Write>) -> Vec<Arc<Event>> {

@@ -196,7 +196,12 @@ impl World {
             None => {
                 let (start, end) = start_of(&format!("d{device}"), self.course.run());
                 self.open.insert(device, (start.clone(), end));
-                Write::Start(Start { event_id: crate::ids::EventId::new(), data: start, told: Told::Now })
+                Write::Start(Start {
+                    event_id: crate::ids::EventId::new(),
+                    data: start,
+                    after_seq: 0,
+                    told: Told::Now,
+                })
             }
         };
         self.backlog += 1;
@@ -410,7 +415,7 @@ fn next(course: &mut Course, now: u64) -> Option<Job> {
 
 fn some_start(run: &Run) -> Write {
     let data = start_of("d", run).0;
-    Write::Start(Start { event_id: crate::ids::EventId::new(), data, told: Told::Now })
+    Write::Start(Start { event_id: crate::ids::EventId::new(), data, after_seq: 0, told: Told::Now })
 }
 
 /// A course with a journal that has just been drained.
@@ -520,7 +525,11 @@ fn nothing_is_appended_beside_a_commit_though_the_run_became_another() {
     course.reborn(new.clone(), Timestamp(0));
     course.push(vec![some_start(&new)], Mono(0));
     assert!(next(&mut course, 0).is_none(), "what the commit holds comes first");
-    assert_eq!(course.committed(&old, batch, Err(Failure::Away), Mono(0)), 1, "its start is of no use any more");
+    assert_eq!(
+        course.committed(&old, batch, Err(Failure::Away), Mono(0)),
+        1,
+        "its start is of no use any more"
+    );
     let Some(Job::Append(entries)) = next(&mut course, 0) else { panic!("no append") };
     assert!(matches!(&entries[..], [Entry::Begin(..), Entry::Write(_)]), "{entries:?}");
 }

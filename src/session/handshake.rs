@@ -152,7 +152,12 @@ impl Admitted {
             meta: self.asked.meta,
             trace_id: self.trace_id,
         });
-        let start = Start { event_id: EventId::new(), data: data.clone(), told: Told::Now };
+        let start = Start {
+            event_id: EventId::new(),
+            data: data.clone(),
+            after_seq: *house.newest.borrow(),
+            told: Told::Now,
+        };
         let pass = self.pass;
         SessionActor::spawn(house.clone(), start, read, |actor| Parts {
             start: data,

@@ -20,6 +20,8 @@ pub struct House {
     pub roster: Rc<Roster>,
     /// The run that sessions begin under now.
     pub run: watch::Receiver<Run>,
+    /// The newest event that this node knows of.
+    pub newest: watch::Receiver<i64>,
     pub pace: Pace,
     pub frames: FrameLimits,
     /// Zero is no limit.
@@ -32,11 +34,17 @@ pub struct House {
 }
 
 impl House {
-    pub fn new(roster: Rc<Roster>, settings: &Settings, run: watch::Receiver<Run>) -> Self {
+    pub fn new(
+        roster: Rc<Roster>,
+        settings: &Settings,
+        run: watch::Receiver<Run>,
+        newest: watch::Receiver<i64>,
+    ) -> Self {
         let gauge = |state| roster.metrics.sessions.with_label_values(&[state]);
         Self {
             gauges: ["starting", "live", "suspect"].map(gauge),
             run,
+            newest,
             pace: Pace {
                 ping_interval: settings.ping_interval,
                 pong_timeout: settings.pong_timeout,

@@ -128,7 +128,7 @@ impl Workers {
         .start();
         self.inspector.add(Window { worker: supervisor.recipient(), published });
         Upgrades {
-            house: Rc::new(House::new(roster, &self.settings, self.run.clone())),
+            house: Rc::new(House::new(roster, &self.settings, self.run.clone(), self.doors.feed.subscribe())),
             gate: self.gate.clone(),
             doors: self.doors.clone(),
             log: RefusalLog::default(),

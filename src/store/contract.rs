@@ -134,7 +134,12 @@ impl Sample {
     }
 
     fn start(&self) -> Write {
-        Write::Start(Start { event_id: EventId::new(), data: Arc::new(self.connected()), told: Told::Now })
+        Write::Start(Start {
+            event_id: EventId::new(),
+            data: Arc::new(self.connected()),
+            after_seq: 0,
+            told: Told::Now,
+        })
     }
 
     fn end(&self, reason: Reason, ended: i64) -> Write {

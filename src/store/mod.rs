@@ -47,6 +47,9 @@ pub enum Write {
 pub struct Start {
     pub event_id: EventId,
     pub data: Arc<Connected>,
+    /// The newest event that the node knew of when it let the device in. A session that had begun by then is the older
+    /// one, whatever the clocks say.
+    pub after_seq: i64,
     pub told: Told,
 }
 

@@ -23,6 +23,7 @@ pub fn start(device: u8) -> Start {
             meta: Meta::new(),
             trace_id: None,
         }),
+        after_seq: 0,
         told: Told::Now,
     }
 }

@@ -44,6 +44,8 @@ CREATE TABLE session_records (
     end_time         BIGINT,
     reason           TEXT COLLATE "C",
     start_device_seq BIGINT NOT NULL,
+    -- The event of its start.
+    start_seq        BIGINT NOT NULL,
     -- The event of its end, which holds the rest of what is known.
     end_seq          BIGINT,
     last_pong_at     BIGINT,
@@ -290,8 +292,8 @@ BEGIN
     ON CONFLICT (device_id) DO UPDATE SET device_type = excluded.device_type, device_seq = excluded.device_seq;
 
     INSERT INTO session_records (session_id, device_id, device_type, node_id, incarnation, status, start_time,
-        start_device_seq, last_active_at, reconnect_count, remote_addr, meta, trace_id)
-    SELECT w.session_id, w.device_id, w.device_type, w.node_id, w.run, 'active', w.at, w.device_seq, w.at, 0,
+        start_device_seq, start_seq, last_active_at, reconnect_count, remote_addr, meta, trace_id)
+    SELECT w.session_id, w.device_id, w.device_type, w.node_id, w.run, 'active', w.at, w.device_seq, w.seq, w.at, 0,
         w.remote_addr, w.meta, w.trace_id
     FROM unnest(is_end, seqs, device_seqs, session_ids, device_ids, device_types, node_ids, runs, times, remote_addrs,
             metas, trace_ids)

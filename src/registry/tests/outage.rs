@@ -153,7 +153,7 @@ impl Node {
 fn start(device: &str, run: &Run) -> (Write, SessionId, Arc<Disconnected>) {
     let (data, end) = start_of(device, run);
     let id = data.session_id;
-    (Write::Start(Start { event_id: EventId::new(), data, told: Told::Now }), id, end)
+    (Write::Start(Start { event_id: EventId::new(), data, after_seq: 0, told: Told::Now }), id, end)
 }
 
 fn block_on(work: impl Future<Output = ()>) {

@@ -29,6 +29,9 @@ struct Begin {
 struct Fact<T> {
     event_id: EventId,
     data: Arc<T>,
+    /// Of a start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    after_seq: Option<i64>,
 }
 
 impl Entry {
@@ -53,11 +56,12 @@ impl Entry {
             Entry::Begin(Run { node_id, incarnation }, at) => {
                 serde_json::to_string(&Begin { node_id: node_id.clone(), incarnation: *incarnation, at: *at })
             }
-            Entry::Write(Write::Start(Start { event_id, data, .. })) => {
-                serde_json::to_string(&Fact { event_id: *event_id, data: data.clone() })
+            Entry::Write(Write::Start(Start { event_id, data, after_seq, .. })) => {
+                let after_seq = Some(*after_seq);
+                serde_json::to_string(&Fact { event_id: *event_id, data: data.clone(), after_seq })
             }
             Entry::Write(Write::End(End { event_id, data })) => {
-                serde_json::to_string(&Fact { event_id: *event_id, data: data.clone() })
+                serde_json::to_string(&Fact { event_id: *event_id, data: data.clone(), after_seq: None })
             }
         };
         json.map_err(|error| StoreError::Broken(format!("a journal entry cannot be written: {error}")))
@@ -73,11 +77,13 @@ impl Entry {
                 Ok(Entry::Begin(Run { node_id, incarnation }, at))
             }
             "start" => {
-                let Fact::<Connected> { event_id, data } = serde_json::from_str(json).map_err(bad)?;
-                Ok(Entry::Write(Write::Start(Start { event_id, data, told })))
+                let Fact::<Connected> { event_id, data, after_seq } =
+                    serde_json::from_str(json).map_err(bad)?;
+                let after_seq = after_seq.unwrap_or_default();
+                Ok(Entry::Write(Write::Start(Start { event_id, data, after_seq, told })))
             }
             "end" => {
-                let Fact::<Disconnected> { event_id, data } = serde_json::from_str(json).map_err(bad)?;
+                let Fact::<Disconnected> { event_id, data, .. } = serde_json::from_str(json).map_err(bad)?;
                 Ok(Entry::Write(Write::End(End { event_id, data })))
             }
             other => Err(format!("{other:?} is no kind of entry")),

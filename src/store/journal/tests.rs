@@ -70,7 +70,7 @@ fn start(device: &str) -> Start {
         meta: Meta::from([("fw".to_owned(), "1 \"quoted\" ☃\n".to_owned())]),
         trace_id: Some("t".to_owned()),
     };
-    Start { event_id: EventId::new(), data: Arc::new(data), told: Told::Now }
+    Start { event_id: EventId::new(), data: Arc::new(data), after_seq: 0, told: Told::Now }
 }
 
 fn end(of: &Start) -> End {

@@ -151,7 +151,10 @@ async fn settle(
         }
         let Some(start) = entries.get(newcomer).and_then(Entry::start).cloned() else { continue };
         let connected_at = start.data.connected_at;
-        let overtaken = in_the_way.values().any(|left| left.connected_at > connected_at);
+        // Two nodes' clocks are compared only where the log does not say who came first.
+        let overtaken = in_the_way
+            .values()
+            .any(|left| left.start_seq > start.after_seq && left.connected_at > connected_at);
         match start.told {
             Told::Late if overtaken => {
                 let end = Entry { write: ending.of(&Left::from(&*start.data)), asked: None };

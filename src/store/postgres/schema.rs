@@ -25,6 +25,7 @@ diesel::table! {
         end_time -> Nullable<BigInt>,
         reason -> Nullable<Text>,
         start_device_seq -> BigInt,
+        start_seq -> BigInt,
         end_seq -> Nullable<BigInt>,
         last_pong_at -> Nullable<BigInt>,
         last_active_at -> BigInt,

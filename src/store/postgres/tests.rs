@@ -125,15 +125,20 @@ impl Said {
     }
 
     fn said(&self) -> Write {
-        Write::Start(Start { event_id: EventId::new(), data: self.0.clone(), told: Told::Now })
+        Write::Start(Start { event_id: EventId::new(), data: self.0.clone(), after_seq: 0, told: Told::Now })
     }
 
     fn late(&self) -> Write {
-        Write::Start(Start { event_id: EventId::new(), data: self.0.clone(), told: Told::Late })
+        self.late_after(0)
+    }
+
+    /// Let in by a node that knew of the log's events up to this one.
+    fn late_after(&self, after_seq: i64) -> Write {
+        Write::Start(Start { event_id: EventId::new(), data: self.0.clone(), after_seq, told: Told::Late })
     }
 
     fn past(&self) -> Write {
-        Write::Start(Start { event_id: EventId::new(), data: self.0.clone(), told: Told::Past })
+        Write::Start(Start { event_id: EventId::new(), data: self.0.clone(), after_seq: 0, told: Told::Past })
     }
 
     fn ended(&self, reason: Reason, second: i64) -> Write {

@@ -65,6 +65,18 @@ async fn a_start_told_late_takes_nobodys_place() {
 }
 
 #[tokio::test]
+async fn the_log_says_who_came_first_where_a_clock_is_wrong() {
+    let (_server, [a, b]) = nodes(["a", "b"]).await;
+    // By the clock of its node it begins a day later than all others.
+    let (ahead, late) = (a.start("d", 86_400), b.start("d", 3));
+    let begun = a.commit(vec![ahead.said()]).await.unwrap().events[0].seq;
+    let done = b.commit(vec![late.late_after(begun)]).await.unwrap();
+    let told: Vec<_> = done.events.iter().map(|e| (e.session_id, e.reason)).collect();
+    assert_eq!(told, [(Some(ahead.id()), Some(Reason::Replaced)), (Some(late.id()), None)]);
+    assert_eq!(b.store.session(late.id()).await.unwrap().unwrap().status, Status::Active);
+}
+
+#[tokio::test]
 async fn a_start_that_was_held_up_is_not_begun_where_its_device_has_gone_on() {
     let (_server, [a, b]) = nodes(["a", "b"]).await;
     let (held_up, here, other) = (b.start("d", 1), a.start("d", 2), b.start("e", 1));

@@ -32,7 +32,7 @@ const FILL: &str = "
     INSERT INTO devices SELECT 'd' || n, 'meter', 100 FROM generate_series(0, 99999) n;
     INSERT INTO session_records SELECT lpad(to_hex(n), 32, '0')::uuid, 'd' || n % 100000, 'meter', 'n' || n / 100 % 10,
             lpad(to_hex(n / 100 % 10), 32, 'a')::uuid, CASE WHEN n % 100 = 0 THEN 'active' ELSE 'closed' END,
-            n * 1000, CASE WHEN n % 100 > 0 THEN n * 1000 END, CASE WHEN n % 100 > 0 THEN 'kicked' END, 1,
+            n * 1000, CASE WHEN n % 100 > 0 THEN n * 1000 END, CASE WHEN n % 100 > 0 THEN 'kicked' END, 1, n,
             CASE WHEN n % 100 > 0 THEN n END, NULL, n * 1000, 0, '127.0.0.1:1', '{}', NULL
         FROM generate_series(1, 1000000) n;
     INSERT INTO events SELECT n, n % 10, lpad(to_hex(n), 32, '0')::uuid, 'lastpong.session.disconnected.v1', n * 1000,

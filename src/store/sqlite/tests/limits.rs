@@ -32,7 +32,12 @@ fn batch(starts: usize) -> Arc<Vec<Write>> {
     Arc::new(
         (0..starts)
             .map(|n| {
-                Write::Start(Start { event_id: EventId::new(), data: Arc::new(start(n)), told: Told::Now })
+                Write::Start(Start {
+                    event_id: EventId::new(),
+                    data: Arc::new(start(n)),
+                    after_seq: 0,
+                    told: Told::Now,
+                })
             })
             .collect(),
     )
