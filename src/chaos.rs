@@ -16,8 +16,10 @@ pub enum Safety {
     Recovery,
 }
 
+#[cfg(feature = "chaos")]
 impl Safety {
-    #[cfg(feature = "chaos")]
+    const ALL: [Self; 3] = [Self::DurableWelcome, Self::StallGuard, Self::Recovery];
+
     fn name(self) -> &'static str {
         match self {
             Self::DurableWelcome => "durable_welcome",
@@ -35,10 +37,39 @@ pub const fn lacks(_: Safety) -> bool {
 }
 
 /// Whether this process is to do without it.
+///
+/// # Panics
+/// Where `CHAOS_WITHOUT` has a name that is none: a trial of what is misspelt would prove nothing.
 #[cfg(feature = "chaos")]
 pub fn lacks(safety: Safety) -> bool {
     use std::sync::LazyLock;
 
-    static WITHOUT: LazyLock<String> = LazyLock::new(|| std::env::var("CHAOS_WITHOUT").unwrap_or_default());
-    WITHOUT.split(',').any(|name| name == safety.name())
+    static WITHOUT: LazyLock<Vec<Safety>> = LazyLock::new(|| {
+        let names = std::env::var("CHAOS_WITHOUT").unwrap_or_default();
+        parse(&names).unwrap_or_else(|refused| panic!("CHAOS_WITHOUT={names}: {refused}"))
+    });
+    WITHOUT.contains(&safety)
+}
+
+#[cfg(feature = "chaos")]
+fn parse(names: &str) -> Result<Vec<Safety>, String> {
+    let parse_one = |name: &str| {
+        let known = Safety::ALL.map(Safety::name).join(", ");
+        let found = Safety::ALL.into_iter().find(|safety| safety.name() == name);
+        found.ok_or_else(|| format!("{name:?} is no safety, allowed are {known}"))
+    };
+    names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(parse_one).collect()
+}
+
+#[cfg(all(test, feature = "chaos"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_misspelt_is_refused_with_what_is_known() {
+        assert_eq!(parse(""), Ok(vec![]));
+        assert_eq!(parse("recovery, stall_guard"), Ok(vec![Safety::Recovery, Safety::StallGuard]));
+        let refused = parse("recovery,stal_guard").expect_err("a misspelt name");
+        assert!(refused.contains("stal_guard") && refused.contains("durable_welcome"), "{refused}");
+    }
 }

@@ -161,7 +161,7 @@ mod tests {
             assert_eq!(told(&mut clock, hours, 1192 + hours), i64::try_from(1000 + hours).unwrap());
         }
         let believed = (25..=72).find(|&hours| told(&mut clock, hours, 1192 + hours) > 1100);
-        assert!(believed.is_some_and(|hours| hours >= 26 && hours <= 50), "{believed:?}");
+        assert!(believed.is_some_and(|hours| (26..=50).contains(&hours)), "{believed:?}");
         // Back again: at once.
         assert_eq!(told(&mut clock, 73, 1073), 1073);
         assert_eq!(told(&mut clock, 74, 1074), 1074);

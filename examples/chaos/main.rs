@@ -58,17 +58,13 @@ fn main() -> ExitCode {
 }
 
 fn carry_out(options: run::Options, check: &check::Options) -> ExitCode {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("chaos: run needs root, for namespaces, mounts and packet filters");
-        return ExitCode::from(2);
-    }
     let seed = options.schedule.seed.unwrap_or_else(rand::random);
-    eprintln!("chaos: seed {seed}");
     let outcome = match run::run(options, seed) {
         Ok(outcome) => outcome,
         Err(error) => {
             eprintln!("chaos: {error:#}");
-            return ExitCode::FAILURE;
+            let was_asked_wrongly = error.is::<run::Refused>();
+            return if was_asked_wrongly { ExitCode::from(2) } else { ExitCode::FAILURE };
         }
     };
     let verdict = verdict(&outcome.out, check);

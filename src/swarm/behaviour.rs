@@ -79,6 +79,8 @@ pub enum Deed {
     Close,
     Bye,
     Vanish,
+    /// Heard nothing for too long and closed its socket without a word: a device of any behaviour may come to that.
+    GaveUp,
     /// Connects once more; nothing happens to this connection by that.
     Again,
 }
@@ -93,6 +95,7 @@ impl Deed {
             Self::Close => "close",
             Self::Bye => "bye",
             Self::Vanish => "vanish",
+            Self::GaveUp => "gave_up",
             Self::Again => "again",
         }
     }

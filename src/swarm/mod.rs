@@ -2,15 +2,15 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | [`options`] | what is asked, and the plan that comes of it |
-//! | [`behaviour`] | kinds of devices; chance, as a function of seed and device (pure) |
-//! | [`visit`] | one connection of a device, from dial to end (pure) |
-//! | [`backoff`] | whether and when a device comes back (pure) |
-//! | [`wire`] | the handshake, frames and messages |
-//! | [`socket`], [`timers`] | the kernel's side; what is due when |
-//! | [`herd`] | the loop that drives all devices of one process |
-//! | [`tale`], [`record`], [`tally`], [`report`] | what they saw: of a session, line by line, in counts, told at the end |
-//! | [`processes`] | many processes as one swarm |
+//! | `options` | what is asked, and the plan that comes of it |
+//! | `behaviour` | kinds of devices; chance, as a function of seed and device (pure) |
+//! | `visit` | one connection of a device, from dial to end (pure) |
+//! | `backoff` | whether and when a device comes back (pure) |
+//! | `wire` | the handshake, frames and messages |
+//! | `socket`, `timers` | the kernel's side; what is due when |
+//! | `herd` | the loop that drives all devices of one process |
+//! | `tale`, `record`, `tally`, `report` | what they saw: of a session, line by line, in counts, told at the end |
+//! | `processes` | many processes as one swarm |
 //!
 //! - One thread per process, and well under 1 KB for each device: a server under test keeps the machine.
 //! - A device answers before anything else is done, and what the swarm itself was late by is told.

@@ -150,9 +150,15 @@ impl Visit {
         self.deed == Some(Deed::Deaf)
     }
 
-    /// Whether the device did nothing that may end its session: it answered all, and in time.
+    /// Whether the device took the other side for gone, and had done nothing else before.
+    pub fn gave_up(&self) -> bool {
+        self.deed == Some(Deed::GaveUp)
+    }
+
+    /// Whether the device did nothing that may end its session: it answered all, and in time. To give up is what it has to
+    /// do where it is told nothing more, and none of its doing.
     pub fn did_nothing(&self) -> bool {
-        self.deed.is_none()
+        (self.deed.is_none() || self.gave_up())
             && self.tale.lost == 0
             && self.late.is_empty()
             && self.tale.slowest_us < self.pong_timeout_ms.saturating_mul(1_000)
@@ -291,7 +297,7 @@ impl Visit {
             self.perform(deed, now, habits, acts);
         }
         if self.gives_up_at() <= now {
-            self.perform(Deed::Vanish, now, habits, acts);
+            self.perform(Deed::GaveUp, now, habits, acts);
         }
         if self.limit_at <= now {
             self.limit_at = NEVER;
@@ -310,12 +316,15 @@ impl Visit {
             self.deed_at = now + stay(habits.seed, self.device, self.visit, self.behaviour, habits.stay);
             return acts.push(Act::Again);
         }
-        self.deed = Some(deed);
+        // One that gives up has done so because of what it did before, if it did anything.
+        if deed != Deed::GaveUp || self.deed.is_none() {
+            self.deed = Some(deed);
+        }
         match deed {
             Deed::Close => return self.close(now, acts),
             Deed::Silent | Deed::Deaf => self.quieten(),
             Deed::Reset => acts.extend([Act::Linger, Act::Did(deed), Act::End(How::Own, None)]),
-            Deed::Vanish => acts.extend([Act::Did(deed), Act::End(How::Own, None)]),
+            Deed::Vanish | Deed::GaveUp => acts.extend([Act::Did(deed), Act::End(How::Own, None)]),
             Deed::Bye => {
                 self.quieten();
                 self.stage = Stage::Leaving;
@@ -326,7 +335,7 @@ impl Visit {
         }
         match deed {
             Deed::Silent | Deed::Deaf => acts.push(Act::Did(deed)),
-            Deed::Reset | Deed::Vanish => self.stage = Stage::Over,
+            Deed::Reset | Deed::Vanish | Deed::GaveUp => self.stage = Stage::Over,
             Deed::Close | Deed::Bye | Deed::Again => {}
         }
     }

@@ -106,9 +106,13 @@ fn one_that_hears_nothing_any_more_gives_up() {
     tested.now = tested.now + SECOND * 60;
     tested.ping();
     let heard = tested.now;
-    assert_eq!(tested.next(), [Act::Did(Deed::Vanish), Act::End(How::Own, None)]);
+    assert_eq!(tested.next(), [Act::Did(Deed::GaveUp), Act::End(How::Own, None)]);
     assert_eq!(tested.now, heard + SECOND * 61);
-    assert!(!tested.visit.did_nothing());
+    assert!(tested.visit.gave_up() && tested.visit.did_nothing(), "the silence is not its doing");
+    let mut silent = Tested::live(Behaviour::Silent);
+    assert_eq!(silent.next(), [Act::Did(Deed::Silent)]);
+    assert_eq!(silent.next(), [Act::Did(Deed::GaveUp), Act::End(How::Own, None)]);
+    assert!(!silent.visit.gave_up() && !silent.visit.did_nothing(), "its own silence came before");
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! | leaving, swarm killed | all devices at once: the close, the kill | none is promised |
 //!
 //! Calm are those during which no fault was open, from two seconds before (but the kill itself). Only sessions count that
-//! ended for the reason that belongs to the deed.
+//! ended for the reason that belongs to the deed. That a silent device is found at all is for `overdue`.
 
 use std::collections::BTreeMap;
 
@@ -33,6 +33,17 @@ enum What {
 }
 
 impl What {
+    const ALL: [What; 8] = [
+        What::Close,
+        What::Bye,
+        What::Reset,
+        What::Vanish,
+        What::Silent,
+        What::NodeKilled,
+        What::Leaving,
+        What::SwarmKilled,
+    ];
+
     fn name(self) -> &'static str {
         match self {
             What::Close => "close",
@@ -88,7 +99,8 @@ struct Sample {
 }
 
 pub fn measure(records: &Records) -> Vec<Delay> {
-    let mut kinds: BTreeMap<What, (Vec<i64>, Vec<i64>)> = BTreeMap::new();
+    let mut kinds: BTreeMap<What, (Vec<i64>, Vec<i64>)> =
+        What::ALL.into_iter().map(|what| (what, Default::default())).collect();
     for sample in Case::all(records).filter_map(|case| sample(&case)) {
         let (calm, all) = kinds.entry(sample.what).or_default();
         all.push(sample.micros);
@@ -106,7 +118,7 @@ pub fn measure(records: &Records) -> Vec<Delay> {
 }
 
 /// By nearest rank.
-fn percentiles(mut micros: Vec<i64>) -> Option<Percentiles> {
+pub fn percentiles(mut micros: Vec<i64>) -> Option<Percentiles> {
     micros.sort_unstable();
     let n = micros.len();
     let millis = |micros: i64| micros as f64 / 1_000.0;
@@ -117,6 +129,10 @@ fn percentiles(mut micros: Vec<i64>) -> Option<Percentiles> {
 fn sample(case: &Case<'_>) -> Option<Sample> {
     // A record that no subscriber got has no delay; P3 tells of it.
     let seen = case.event.seen_at?;
+    // The silence that came before is not known to the microsecond.
+    if case.conn.is_some_and(|c| c.did(Deed::GaveUp).is_some()) {
+        return None;
+    }
     let (what, from, besides) = match case.reason {
         "node_lost" => {
             let kill = kill_of_node(case, seen)?;

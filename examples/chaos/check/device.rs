@@ -6,14 +6,15 @@
 //! | reset, or closed without a frame | `read_error`, `ping_failed` | a write may meet it before a read |
 //! | fell silent, lost pings, was late | `pong_timeout` | not before as many pongs could be missed |
 //! | stopped reading | `pong_timeout`, `ping_failed`, `slow_consumer`, and at its process's end `read_error` | unread data makes the kernel reset |
-//! | was killed with its process | as `explain` says, and `pong_timeout` | how well it answered at last is not on record |
+//! | gave up a connection that was silent | `read_error`, `ping_failed`, `pong_timeout` | the node may hear of it or not; why it was silent is for P4 |
+//! | was killed with its process | as `explain` says, and from then on `pong_timeout` | what it did at last is not on record |
 //!
 //! What a fault explains stays allowed for each: the server's close and the device's deed may cross, and a deed may not get
 //! through a cut. A deed counts where it came before the first subscriber had the end.
 
 use super::at::{At, SECOND};
 use super::devices::{Conn, Deed, How};
-use super::explain::Case;
+use super::explain::{Case, NEAR};
 
 /// How a device bore itself until its session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub enum Bearing {
     Answered,
     /// It answered until it ended its session by a deed.
     AnsweredAndLeft,
+    /// It answered until it heard nothing more, and gave up then.
+    GaveUp(At),
     /// Something else: it is for P6 alone.
     Otherwise,
 }
@@ -29,9 +32,12 @@ pub enum Bearing {
 pub fn bearing(case: &Case<'_>) -> Bearing {
     let Some(conn) = case.conn else { return Bearing::Otherwise };
     let Some(end) = conn.end else { return Bearing::Otherwise };
+    if let Some(at) = gave_up(case, conn) {
+        return Bearing::GaveUp(at);
+    }
     let left = leaving_since(conn);
     let owed_since = end.owed_since.filter(|since| left.is_none_or(|left| *since < left));
-    let owed = owed_since.is_some_and(|since| end.at.since(since) >= case.records.run.pong_timeout());
+    let owed = owed_since.is_some_and(|since| too_slow(case, end.at.since(since)));
     if lost(conn) > 0 || too_slow(case, end.slowest) || owed || stalled(case) || end.how == How::Left {
         return Bearing::Otherwise;
     }
@@ -47,7 +53,15 @@ pub fn bearing(case: &Case<'_>) -> Bearing {
     }
 }
 
-/// Its slowest answer took as long that with the network's and the node's own time it may have been missed.
+/// When it gave up its connection, having been there to hear all the while.
+fn gave_up(case: &Case<'_>, conn: &Conn) -> Option<At> {
+    let at = conn.did(Deed::GaveUp)?;
+    let from = at.before(case.records.run.given_up_after());
+    let deaf = conn.did(Deed::Deaf).is_some();
+    (!deaf && !stalled_between(case, from, at)).then_some(at)
+}
+
+/// An answer took, or is owed for, so long that with the network's and the node's own time it may have been missed.
 fn too_slow(case: &Case<'_>, slowest: i64) -> bool {
     slowest >= case.records.run.pong_timeout() / 2
 }
@@ -56,10 +70,13 @@ fn too_slow(case: &Case<'_>, slowest: i64) -> bool {
 fn stalled(case: &Case<'_>) -> bool {
     let run = &case.records.run;
     let from = case.from.before(run.lease()).before(run.deadline());
+    stalled_between(case, from, case.to)
+}
+
+fn stalled_between(case: &Case<'_>, from: At, to: At) -> bool {
+    let long = case.records.run.pong_timeout() / 2;
     let swarm = case.swarm().map_or(&[][..], |s| &s.lates[..]);
-    swarm.iter().any(|(at, late)| {
-        *late >= run.pong_timeout() / 2 && *at >= from && at.before(*late) <= case.to.after(SECOND)
-    })
+    swarm.iter().any(|(at, late)| *late >= long && *at >= from && at.before(*late) <= to.after(SECOND))
 }
 
 /// The device's own deeds allow this reason.
@@ -72,6 +89,7 @@ fn deed_allows(case: &Case<'_>, at: At, deed: Deed) -> bool {
     match (deed, case.reason) {
         (Deed::Close | Deed::Bye, "client_closed") => true,
         (Deed::Reset | Deed::Vanish, "read_error" | "ping_failed") => true,
+        (Deed::GaveUp, "read_error" | "ping_failed" | "pong_timeout") => true,
         // The pings missed are those that came after; a fifth is left for the time on the way.
         (Deed::Silent | Deed::Deaf, "pong_timeout") => case.to.since(at) >= run.deadline() / 5 * 4,
         (Deed::Deaf, "ping_failed" | "slow_consumer") => true,
@@ -89,9 +107,15 @@ fn unanswered_allows(case: &Case<'_>) -> bool {
     let run = &case.records.run;
     let Some(conn) = case.conn else { return false };
     let Some(end) = conn.end else {
-        // Killed with its process: what it owed, and what it did in its last moment, is not on record.
-        let gone = case.swarm().and_then(|s| s.gone_at).is_some_and(|gone| gone.before(SECOND) <= case.to);
-        return case.reason == "pong_timeout" || (gone && case.reason == "client_closed");
+        // Killed with its process: what it did in its last moment is not on record, nor how slow it was.
+        let gone = case.swarm().and_then(|s| s.gone_at).is_some_and(|gone| gone.before(NEAR) <= case.to);
+        let behaviour = case.records.names.text(conn.behaviour);
+        let badly = conn.did(Deed::Lose).is_some() || matches!(behaviour, "late" | "lossy") || stalled(case);
+        return match case.reason {
+            "pong_timeout" => gone || badly,
+            "client_closed" => gone,
+            _ => false,
+        };
     };
     match case.reason {
         "pong_timeout" => {

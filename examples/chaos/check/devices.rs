@@ -15,11 +15,18 @@ use super::log::Sessions;
 use super::names::{Name, Names};
 use super::records::{BadLine, Unreadable, each_line, files_in};
 
+/// The behaviour of those that end without a word on purpose.
+const VANISHES: &str = "vanish";
+/// Errors of a dial whose request never left.
+const UNSENT: [&str; 4] = ["refused", "Connection timed out", "unreachable", "No route"];
+
 /// One file of devices, written by one process.
 #[derive(Debug)]
 pub struct Swarm {
     /// The file's name without its extension.
     pub file: String,
+    /// When it started, and its devices all came.
+    pub began: At,
     /// The stalls of the process itself: until when, and for how many microseconds.
     pub lates: Vec<(At, i64)>,
     pub leaving: Option<At>,
@@ -52,6 +59,8 @@ pub enum Deed {
     Vanish,
     /// A ping was left unanswered on purpose.
     Lose,
+    /// It heard nothing for some pings' time, and took the connection for dead.
+    GaveUp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -88,12 +97,25 @@ pub struct ConnEnd {
     pub last_pong_at: Option<At>,
 }
 
+/// How a dial came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fell {
+    /// No node took it, or one said no.
+    Refused,
+    /// It broke after it was sent: a node may have admitted it all the same.
+    Midway,
+}
+
 #[derive(Debug)]
 pub struct Conn {
     pub swarm: u32,
     pub number: u64,
     pub device: Name,
     pub dial_at: At,
+    /// How it was to behave; empty where the record does not say.
+    pub behaviour: Name,
+    /// What came of the dial where it was not a welcome.
+    pub fell: Option<(At, Fell)>,
     pub welcome: Option<Welcome>,
     pub deeds: Vec<(At, Deed)>,
     pub end: Option<ConnEnd>,
@@ -103,19 +125,46 @@ impl Conn {
     pub fn did(&self, deed: Deed) -> Option<At> {
         self.deeds.iter().find(|(_, d)| *d == deed).map(|(at, _)| *at)
     }
+
+    /// A node may have made a session of it.
+    pub fn may_have_reached(&self) -> bool {
+        !matches!(self.fell, Some((_, Fell::Refused)))
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Line {
     Swarm {},
-    Dial { conn: u64, device: String },
-    Refused { conn: u64 },
-    Failed { conn: u64 },
-    Welcome { conn: u64, device: String, session: Uuid, node: String, device_seq: Option<i64> },
-    Did { conn: u64, what: Deed },
+    Dial {
+        conn: u64,
+        device: String,
+        #[serde(default)]
+        behaviour: String,
+    },
+    Refused {
+        conn: u64,
+    },
+    Failed {
+        conn: u64,
+        #[serde(default)]
+        error: String,
+    },
+    Welcome {
+        conn: u64,
+        device: String,
+        session: Uuid,
+        node: String,
+        device_seq: Option<i64>,
+    },
+    Did {
+        conn: u64,
+        what: Deed,
+    },
     End(EndLine),
-    Late { ms: f64 },
+    Late {
+        ms: f64,
+    },
     Leaving {},
     Done {},
 }
@@ -142,7 +191,7 @@ impl Line {
     /// The dial that it is about, where it is about one.
     pub fn conn(&self) -> Option<u64> {
         match self {
-            Line::Dial { conn, .. } | Line::Refused { conn } | Line::Failed { conn } => Some(*conn),
+            Line::Dial { conn, .. } | Line::Refused { conn } | Line::Failed { conn, .. } => Some(*conn),
             Line::Welcome { conn, .. } | Line::Did { conn, .. } => Some(*conn),
             Line::End(end) => Some(end.conn),
             Line::Swarm {} | Line::Late { .. } | Line::Leaving {} | Line::Done {} => None,
@@ -170,6 +219,7 @@ pub fn read(
                     let file = file.clone();
                     swarm = Some(Swarm {
                         file,
+                        began: at,
                         lates: Vec::new(),
                         leaving: None,
                         done: false,
@@ -215,13 +265,23 @@ impl Reader<'_> {
         swarm.last_at = swarm.last_at.max(at);
         match line {
             Line::Swarm {} => return Err("a second swarm in one file".into()),
-            Line::Dial { conn, device } => return self.dial(at, conn, &device),
-            Line::Refused { conn } | Line::Failed { conn } => _ = self.conn(conn)?,
+            Line::Dial { conn, device, behaviour } => return self.dial(at, conn, &device, &behaviour),
+            Line::Refused { conn } => self.conn(conn)?.fell = Some((at, Fell::Refused)),
+            Line::Failed { conn, error } => {
+                let unsent = UNSENT.iter().any(|words| error.contains(words));
+                let fell = if unsent { Fell::Refused } else { Fell::Midway };
+                self.conn(conn)?.fell = Some((at, fell));
+            }
             Line::Welcome { conn, device, session, node, device_seq } => {
                 return self.welcome(at, conn, &device, session, &node, device_seq);
             }
             Line::Did { conn, what } => {
+                let vanishes = self.names.of(VANISHES);
+                let unsaid = self.names.of("");
                 let conn = self.conn(conn)?;
+                let as_meant = [vanishes, unsaid].contains(&conn.behaviour);
+                // Of another kind it does so only when it hears nothing more.
+                let what = if what == Deed::Vanish && !as_meant { Deed::GaveUp } else { what };
                 // How often is in the end's line.
                 if what != Deed::Lose || conn.did(Deed::Lose).is_none() {
                     conn.deeds.push((at, what));
@@ -240,7 +300,7 @@ impl Reader<'_> {
         Ok(&mut self.conns[*place])
     }
 
-    fn dial(&mut self, at: At, number: u64, device: &str) -> Result<(), String> {
+    fn dial(&mut self, at: At, number: u64, device: &str, behaviour: &str) -> Result<(), String> {
         if self.places.insert(number, self.conns.len()).is_some() {
             return Err(format!("conn {number} was dialled before"));
         }
@@ -249,6 +309,8 @@ impl Reader<'_> {
             number,
             device: self.names.of(device),
             dial_at: at,
+            behaviour: self.names.of(behaviour),
+            fell: None,
             welcome: None,
             deeds: Vec::new(),
             end: None,

@@ -1,6 +1,7 @@
 //! P1, one end.
 //!
-//! - Every session that a device was welcomed with, or that has a start in the log, has one start and one end there.
+//! - Every session that a device was welcomed with, or that has a start in the log, has one start and one end there,
+//!   and was welcomed on one connection.
 //! - Nothing ends that never started, and nobody is welcomed whose start is not in the log.
 //! - At the quiet time the nodes list as live whom the devices hold for live. A listing may be some seconds old, and
 //!   a session needs its deadline to be found dead, so nothing is said of those that changed so shortly before.
@@ -31,6 +32,10 @@ pub fn judge(records: &Records, findings: &mut Findings) {
 }
 
 fn wrong(records: &Records, session: &Session) -> Option<(&'static str, String)> {
+    if session.welcomes > 1 {
+        let text = format!("{} connections were welcomed with it", session.welcomes);
+        return Some(("welcomed twice", text));
+    }
     let conn = session.conn.map(|conn| &records.conns[conn]);
     match (session.starts.len(), session.ends.len()) {
         (1, 1) => None,

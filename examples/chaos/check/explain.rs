@@ -4,8 +4,8 @@
 //! | --- | --- |
 //! | `draining` | its node was told to stop |
 //! | `kicked` | the operator asked for it before |
-//! | `replaced` | its device dialled again before (two newcomers at once, and sessions told late by a journal: either may give way) |
-//! | `node_lost` | its node was killed; or stood still or was cut off from Postgres for most of a lease, while a peer was not; or went away in good order while Postgres was away, so that its word was not on the record |
+//! | `replaced` | its device dialled again before: see `replaced` |
+//! | `node_lost` | its node was killed, and not before its incarnation was there; or stood still or was cut off from Postgres for most of a lease, while a peer was not; or went away in good order while Postgres was away, so that its word was not on the record |
 //! | `read_error`, `ping_failed`, `pong_timeout`, `slow_consumer` | the network between device and node was hurt; the device's process stood still |
 //! | `internal_error` | it was never welcomed, for its start could not be written: the disk was full, and Postgres away |
 //! | `read_error`, `ping_failed` | the device's process was killed: the kernel ends its sockets |
@@ -13,23 +13,24 @@
 //! Nothing else ends a session in good faith. In particular no fault of Postgres or Redis alone does, nor load, floods,
 //! clocks or full disks, nor a stop of the node for less than a lease.
 //!
-//! When an end was decided is known by its `disconnected_at` where no clock was set, else only to lie between the
-//! welcome and the first subscriber's receipt. Faults are taken as open until whom they hit is ready again.
+//! When an end was decided is known by its `disconnected_at` where no clock was set; else by when the device's socket ended,
+//! whose clock is right; and where that is not known only to lie between the welcome and the first subscriber's receipt.
+//! How long an outage was is counted until its cause was gone; what settles does so once whom it hit is ready again.
 
 use super::at::{At, SECOND};
-use super::devices::{Conn, Deed, How, Swarm};
-use super::faults::Kind;
+use super::devices::{Conn, ConnEnd, Deed, How, Swarm};
+use super::faults::{Fault, Kind};
 use super::log::{EndRecord, LogEvent, Session, What};
-use super::order::told_late;
 use super::records::{Records, Setup};
+use super::replaced::was_replaced;
 use super::rules::from_afar;
 
 /// Between what happens and the times that two processes of one machine write for it.
-const NEAR: i64 = 2 * SECOND;
+pub const NEAR: i64 = 2 * SECOND;
 /// Where no device says when a session began, clock faults that long before it are minded.
 const UNKNOWN: i64 = 60 * SECOND;
-/// Dials so near each other may be admitted in the other order.
-const AT_ONCE: i64 = 5 * SECOND;
+/// A kill lasts at least so long: before that nothing new can have started.
+const SHORTEST_KILL: i64 = SECOND / 2;
 
 /// An end, with what the outside knows of its session.
 #[derive(Clone, Copy)]
@@ -78,6 +79,10 @@ impl<'a> Case<'a> {
         let decided = end.disconnected_at;
         let to = if clocks && !afar { seen.min(decided.after(NEAR)) } else { seen };
         let from = if clocks { decided.before(NEAR).min(to) } else { began.min(to) };
+        let (from, to) = match conn.and_then(|c| c.end).filter(|_| !clocks) {
+            Some(end) => by_device(records, &end, afar, from, seen),
+            None => (from, to),
+        };
         let reason = word(end.reason);
         Some(Self {
             records,
@@ -116,7 +121,7 @@ impl<'a> Case<'a> {
         match reason {
             "draining" => self.drained(),
             "kicked" => self.kicked(),
-            "replaced" => self.replaced(),
+            "replaced" => was_replaced(self),
             "node_lost" => self.node_was_killed() || self.node_was_cut_off() || self.word_was_not_on_record(),
             "read_error" | "ping_failed" => self.network_was_hurt() || self.swarm_was_killed(),
             "pong_timeout" | "slow_consumer" => self.network_was_hurt(),
@@ -126,46 +131,34 @@ impl<'a> Case<'a> {
     }
 
     fn drained(&self) -> bool {
-        self.records.faults.of(Kind::Drain, self.node).any(|f| f.overlaps(self.from, self.to))
+        let mut drains = self.records.faults.of(Kind::Drain, self.node);
+        drains.any(|f| f.begin <= self.to && f.healed >= self.from && self.began <= f.healed)
     }
 
     fn kicked(&self) -> bool {
         self.records.kicks.iter().any(|kick| kick.session == self.session.id && kick.at <= self.to)
     }
 
-    fn replaced(&self) -> bool {
-        let device = self.conn.map_or(self.end.device, |c| c.device);
-        let Some(dials) = self.records.dials.get(&device) else {
-            // Not one of the devices that keep records.
-            return self.conn.is_none();
-        };
-        let Some(conn) = self.conn else { return !dials.is_empty() };
-        dials.iter().map(|place| &self.records.conns[*place]).any(|other| {
-            if (other.swarm, other.number) == (conn.swarm, conn.number) || other.dial_at > self.to {
-                return false;
+    /// What ended the incarnation of its node that it was held by: the first kill or drain that came after it was there.
+    fn incarnation_ended_by(&self) -> Option<&'a Fault> {
+        let records = self.records;
+        let start = &records.log.events[*self.session.starts.first()? as usize];
+        let first = match start.what {
+            What::Start { node, incarnation: Some(incarnation), .. } => {
+                records.incarnations.get(&(node, incarnation)).copied()?
             }
-            let later = other.dial_at >= conn.dial_at;
-            let at_once = other.dial_at.after(AT_ONCE) >= conn.dial_at;
-            later || at_once || (self.met(other, conn) && self.either_told_late(other))
-        })
-    }
-
-    /// The two connections of one device were there at the same time.
-    fn met(&self, other: &Conn, conn: &Conn) -> bool {
-        let gone = self.records.swarms[other.swarm as usize].gone_at;
-        let over = other.end.map(|end| end.at).or(gone).unwrap_or(At::NEVER);
-        over.after(NEAR) >= conn.dial_at
-    }
-
-    fn either_told_late(&self, other: &Conn) -> bool {
-        told_late(self.records, self.number) || other.welcome.is_none_or(|w| w.device_seq.is_none())
+            _ => self.began,
+        };
+        let ends = |f: &&Fault| matches!(f.kind, Kind::Kill | Kind::Drain) && f.hits(self.node);
+        let mut later = records.faults.all().iter().filter(ends);
+        later.find(|f| f.begin.after(SHORTEST_KILL) >= first)
     }
 
     fn node_was_killed(&self) -> bool {
         let faults = &self.records.faults;
-        faults.of(Kind::Kill, self.node).any(|f| {
-            f.begin <= self.to
-                && self.began <= f.end
+        self.incarnation_ended_by().is_some_and(|f| {
+            f.kind == Kind::Kill
+                && f.begin <= self.to
                 && self.from <= faults.settled(self.node, f.end, self.settling())
         })
     }
@@ -176,8 +169,8 @@ impl<'a> Case<'a> {
         self.records.faults.own_outages(self.node, &run.nodes).iter().any(|outage| {
             outage.to.since(outage.from) >= most
                 && outage.from.after(most).before(NEAR) <= self.to
-                && self.from <= self.records.faults.settled(self.node, outage.to, self.settling())
-                && self.began <= outage.to.after(self.settling())
+                && self.from <= self.records.faults.settled(self.node, outage.ready, self.settling())
+                && self.began <= outage.to.after(NEAR)
         })
     }
 
@@ -185,10 +178,10 @@ impl<'a> Case<'a> {
     /// peers had to take it for lost.
     fn word_was_not_on_record(&self) -> bool {
         let faults = &self.records.faults;
-        faults.of(Kind::Drain, self.node).any(|f| {
+        self.incarnation_ended_by().is_some_and(|f| {
             let before = f.begin.before(self.settling());
-            f.begin <= self.to
-                && self.began <= f.end
+            f.kind == Kind::Drain
+                && f.begin <= self.to
                 && self.from <= faults.settled(self.node, f.end, self.settling())
                 && (faults.postgres_was_away_for(self.node, before, f.end)
                     || self.own_store_was_full(before, f.end))
@@ -210,7 +203,7 @@ impl<'a> Case<'a> {
             && faults.of(Kind::Full, self.node).any(|f| f.overlaps(from, to))
     }
 
-    fn settling(&self) -> i64 {
+    pub fn settling(&self) -> i64 {
         self.records.run.settling()
     }
 
@@ -219,12 +212,28 @@ impl<'a> Case<'a> {
         let file = self.swarm().map(|s| s.file.as_str());
         let from = self.from.before(self.records.run.patience()).before(NEAR);
         let faults = &self.records.faults;
-        let stood_still = |f: &super::faults::Fault| {
-            f.kind == Kind::Stop && f.whom.iter().any(|w| self.swarm().is_some_and(|s| s.is(w)))
-        };
+        let stood_still =
+            |f: &Fault| f.kind == Kind::Stop && f.whom.iter().any(|w| self.swarm().is_some_and(|s| s.is(w)));
         faults.way_was_hurt(self.node, "devices", from, self.to)
             || faults.open(from, self.to).any(stood_still)
             || file.is_some_and(|file| faults.way_was_hurt(self.node, file, from, self.to))
+    }
+
+    /// Why a device that gave up its connection heard nothing for so long: the network was hurt, its node or its own
+    /// process was not there, or all cores were busy and the node came to ask late.
+    pub fn silence_explained(&self, gave_up: At) -> bool {
+        let faults = &self.records.faults;
+        let from = gave_up.before(self.records.run.given_up_after()).before(NEAR);
+        let file = self.swarm().map_or("", |s| s.file.as_str());
+        let absent = |f: &Fault| match f.kind {
+            Kind::Stop | Kind::Kill | Kind::Drain if f.hits(self.node) => true,
+            Kind::Load => true,
+            Kind::Stop => f.whom.iter().any(|w| self.swarm().is_some_and(|s| s.is(w))),
+            _ => false,
+        };
+        faults.way_was_hurt(self.node, "devices", from, gave_up)
+            || faults.way_was_hurt(self.node, file, from, gave_up)
+            || faults.open(from, gave_up).any(absent)
     }
 
     fn swarm_was_killed(&self) -> bool {
@@ -245,4 +254,19 @@ impl<'a> Case<'a> {
         let closed_itself = self.conn?.deeds.iter().any(|(_, d)| matches!(d, Deed::Close | Deed::Bye));
         end.code.filter(|_| end.how == How::CloseFrame && !closed_itself)
     }
+}
+
+/// When an end was decided, by when its socket ended, where the record's own time is of a clock that was set: the holder
+/// closes it at once, others may have known earlier or later, and a device that ends it itself may be the last to know.
+fn by_device(records: &Records, end: &ConnEnd, afar: bool, began: At, seen: At) -> (At, At) {
+    let run = &records.run;
+    let closed_by_holder = !afar && !matches!(end.how, How::Itself | How::Left);
+    let earlier = match (afar, end.how) {
+        (true, _) => run.patience().saturating_add(run.settling()),
+        (false, How::Itself) => run.patience().saturating_add(run.given_up_after()),
+        (false, How::Left) => return (began, seen),
+        (false, _) => run.patience(),
+    };
+    let to = if closed_by_holder { seen.min(end.at.after(NEAR)) } else { seen };
+    (end.at.before(earlier).max(began).min(to), to)
 }

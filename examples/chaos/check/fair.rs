@@ -1,9 +1,11 @@
 //! P4, our fault is not the device's: a device that answered throughout is ended only by what may end it.
 //!
 //! Tried is each session whose device answered until it ended, by a deed of its own or without one; what a deed allows
-//! as the reason is for P6. Of a device that did nothing the end has to be explained by a fault or an act (`explain`).
+//! as the reason is for P6. Of a device that did nothing the end has to be explained by a fault or an act (`explain`), and
+//! of one that heard nothing more and gave up, the silence.
 //! Sessions of devices that were killed, slow or silent prove nothing here.
 
+use super::at::At;
 use super::device::{Bearing, bearing};
 use super::explain::Case;
 use super::records::Records;
@@ -14,6 +16,14 @@ pub fn judge(records: &Records, findings: &mut Findings) {
         match bearing(&case) {
             Bearing::Otherwise => {}
             Bearing::AnsweredAndLeft => findings.tried(Promise::P4),
+            Bearing::GaveUp(at) => {
+                findings.tried(Promise::P4);
+                // What it did after its end was told cannot have caused it.
+                let ended_first = at > case.seen && !case.explained();
+                if ended_first || !case.silence_explained(at) {
+                    findings.broken(gave_up(&case, at));
+                }
+            }
             Bearing::Answered => {
                 findings.tried(Promise::P4);
                 if !case.explained() {
@@ -43,6 +53,12 @@ fn violation(case: &Case<'_>) -> Violation {
         at: Some(case.to),
         text,
     }
+}
+
+fn gave_up(case: &Case<'_>, at: At) -> Violation {
+    let text =
+        format!("its device answered, and heard nothing more of {}; it ended as {}", case.node, case.reason);
+    Violation { kind: "gave up", at: Some(at), text, ..violation(case) }
 }
 
 fn kind(reason: &str) -> &'static str {

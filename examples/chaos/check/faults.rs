@@ -60,7 +60,9 @@ pub struct Fault {
     /// Of a cut, slow or lossy network: from whom to whom.
     pub ways: Vec<(String, String)>,
     pub begin: At,
-    /// When its cause was gone and whom it hit was ready again.
+    /// When its cause was gone: by this its length is counted. Where the record does not say, the end.
+    pub healed: At,
+    /// When whom it hit was ready again as well: from then on things settle.
     pub end: At,
 }
 
@@ -73,6 +75,19 @@ impl Fault {
         self.begin <= to && self.end >= from
     }
 
+    /// It hits one of these parts, or the packets between two of them. Load hits all.
+    pub fn concerns(&self, is: impl Fn(&str) -> bool) -> bool {
+        match self.ways.is_empty() {
+            true => self.kind == Kind::Load || self.whom.iter().any(|w| is(w)),
+            false => self.ways.iter().any(|(a, b)| is(a) && is(b)),
+        }
+    }
+
+    /// It is open or settling at some time between these.
+    pub fn is_felt(&self, from: At, to: At, settling: i64) -> bool {
+        self.begin <= to && self.end.after(settling) >= from
+    }
+
     /// Packets between the two, either way, are dropped, delayed or lost.
     fn breaks_way(&self, a: &str, b: &str) -> bool {
         matches!(self.kind, Kind::Cut | Kind::Slow | Kind::Lossy)
@@ -80,12 +95,12 @@ impl Fault {
     }
 
     /// Postgres is away for everyone.
-    fn takes_postgres(&self) -> bool {
+    pub fn takes_postgres(&self) -> bool {
         matches!(self.kind, Kind::Kill | Kind::Stop | Kind::ReadOnly | Kind::Full) && self.hits("postgres")
     }
 
     /// This node alone cannot renew its lease: it stands still, or is cut off from Postgres.
-    fn cuts_off(&self, node: &str) -> bool {
+    pub fn cuts_off(&self, node: &str) -> bool {
         (self.kind == Kind::Stop && self.hits(node)) || self.breaks_way(node, "postgres")
     }
 }
@@ -97,7 +112,10 @@ pub struct Faults(Vec<Fault>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outage {
     pub from: At,
+    /// When its cause was gone.
     pub to: At,
+    /// When it was ready again.
+    pub ready: At,
 }
 
 impl Faults {
@@ -124,8 +142,8 @@ impl Faults {
     /// The network between the two was hurt, or had been so lately that connections may not have recovered.
     pub fn way_was_hurt(&self, a: &str, b: &str, from: At, to: At) -> bool {
         self.0.iter().filter(|f| f.breaks_way(a, b)).any(|f| {
-            let backoff = f.end.since(f.begin).min(LONGEST_BACKOFF);
-            f.begin <= to && f.end.after(backoff) >= from
+            let backoff = f.healed.since(f.begin).min(LONGEST_BACKOFF);
+            f.begin <= to && f.healed.after(backoff) >= from
         })
     }
 
@@ -134,6 +152,18 @@ impl Faults {
         self.open(from, to)
             .filter(|f| f.kind == Kind::Clock)
             .any(|f| nodes.is_empty() || nodes.iter().any(|n| f.hits(n)))
+    }
+
+    /// When something that was due is overdue: later where a fault that counts was open or settling meanwhile.
+    pub fn due(&self, from: At, within: i64, settling: i64, counts: impl Fn(&Fault) -> bool) -> At {
+        let mut due = from.after(within);
+        loop {
+            let felt = self.0.iter().filter(|f| f.is_felt(from, due, settling) && counts(f));
+            match felt.map(|f| f.end.after(settling).after(within)).max().filter(|later| *later > due) {
+                Some(later) => due = later,
+                None => return due,
+            }
+        }
     }
 
     /// Postgres was away for everyone or for this node.
@@ -160,7 +190,7 @@ impl Faults {
     /// for everyone that adjoin are part of them, for the node's lease goes on through both.
     pub fn own_outages(&self, node: &str, peers: &[String]) -> Vec<Outage> {
         let own: Vec<&Fault> = self.0.iter().filter(|f| f.cuts_off(node)).collect();
-        if !own.iter().any(|f| peers.iter().any(|p| p != node && self.held_out(p, f.begin, f.end))) {
+        if !own.iter().any(|f| peers.iter().any(|p| p != node && self.held_out(p, f.begin, f.healed))) {
             return Vec::new();
         }
         let mut away: Vec<&Fault> =
@@ -169,23 +199,24 @@ impl Faults {
         let mut blocks: Vec<(Outage, bool)> = Vec::new();
         for fault in away {
             let alone = fault.cuts_off(node)
-                && peers.iter().any(|p| p != node && self.held_out(p, fault.begin, fault.end));
+                && peers.iter().any(|p| p != node && self.held_out(p, fault.begin, fault.healed));
             match blocks.last_mut() {
                 Some((last, was_alone)) if fault.begin <= last.to.after(CONTIGUOUS) => {
-                    last.to = last.to.max(fault.end);
+                    last.to = last.to.max(fault.healed);
+                    last.ready = last.ready.max(fault.end);
                     *was_alone |= alone;
                 }
-                _ => blocks.push((Outage { from: fault.begin, to: fault.end }, alone)),
+                _ => blocks.push((Outage { from: fault.begin, to: fault.healed, ready: fault.end }, alone)),
             }
         }
         blocks.into_iter().filter(|(_, alone)| *alone).map(|(outage, _)| outage).collect()
     }
 
-    /// This peer ran and reached Postgres for some of that time.
+    /// This peer ran and could reach Postgres for some of that time; over a slow or lossy network by chance.
     fn held_out(&self, peer: &str, from: At, to: At) -> bool {
         let down = |f: &&Fault| {
             f.takes_postgres()
-                || f.cuts_off(peer)
+                || (f.cuts_off(peer) && !matches!(f.kind, Kind::Slow | Kind::Lossy))
                 || (matches!(f.kind, Kind::Kill | Kind::Drain) && f.hits(peer))
         };
         let mut down: Vec<&Fault> = self.open(from, to).filter(down).collect();
@@ -195,7 +226,7 @@ impl Faults {
             if fault.begin > reached {
                 return true;
             }
-            reached = reached.max(fault.end);
+            reached = reached.max(fault.healed);
         }
         reached < to
     }
@@ -211,6 +242,10 @@ enum Line {
         whom: Vec<String>,
         #[serde(default)]
         ways: Option<Vec<(String, String)>>,
+    },
+    Healed {
+        at: At,
+        fault: u64,
     },
     End {
         at: At,
@@ -231,14 +266,26 @@ pub fn read(path: &Path) -> Result<Faults, Unreadable> {
                 if places.insert(fault, faults.len()).is_some() {
                     return Err(BadLine::Sense(format!("fault {fault} began before")));
                 }
-                faults.push(Fault { number: fault, kind, whom, ways, begin: at, end: At::NEVER });
+                let (healed, end) = (At::NEVER, At::NEVER);
+                faults.push(Fault { number: fault, kind, whom, ways, begin: at, healed, end });
             }
-            Line::End { at, fault } => match places.get(&fault) {
-                Some(place) => faults[*place].end = at,
-                None => return Err(BadLine::Sense(format!("fault {fault} never began"))),
-            },
+            Line::Healed { at, fault } => begun(&mut faults, &places, fault)?.healed = at,
+            Line::End { at, fault } => {
+                let fault = begun(&mut faults, &places, fault)?;
+                fault.end = at;
+                fault.healed = fault.healed.min(at);
+            }
         }
         Ok(())
     })?;
     Ok(Faults(faults))
+}
+
+fn begun<'a>(
+    faults: &'a mut [Fault],
+    places: &HashMap<u64, usize>,
+    number: u64,
+) -> Result<&'a mut Fault, BadLine> {
+    let place = places.get(&number).ok_or_else(|| format!("fault {number} never began"))?;
+    Ok(&mut faults[*place])
 }

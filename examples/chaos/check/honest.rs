@@ -137,6 +137,7 @@ fn crossed(case: &Case<'_>, told: u16) -> bool {
         4509 => case.explains("replaced"),
         4012 => {
             case.explains("pong_timeout")
+                || device::allows(&Case { reason: "pong_timeout", ..*case })
                 || case.deeds().any(|(_, d)| matches!(d, Deed::Silent | Deed::Deaf | Deed::Lose))
         }
         _ => false,

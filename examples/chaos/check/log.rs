@@ -37,6 +37,7 @@ pub enum What {
     Start {
         session: u32,
         node: Name,
+        incarnation: Option<Name>,
         connected_at: At,
     },
     /// Of a session; the number is its place in [`Log::ends`].
@@ -91,8 +92,9 @@ impl Log {
 #[derive(Debug)]
 pub struct Session {
     pub id: Uuid,
-    /// The dial that was welcomed with it.
+    /// The dial that was welcomed with it; the first, where there were several.
     pub conn: Option<usize>,
+    pub welcomes: u32,
     /// The places in the log of its starts and ends; mostly one each.
     pub starts: Vec<u32>,
     pub ends: Vec<u32>,
@@ -107,13 +109,15 @@ pub struct Sessions {
 impl Sessions {
     pub fn of(&mut self, id: Uuid) -> u32 {
         *self.known.entry(id).or_insert_with(|| {
-            self.all.push(Session { id, conn: None, starts: Vec::new(), ends: Vec::new() });
+            self.all.push(Session { id, conn: None, welcomes: 0, starts: Vec::new(), ends: Vec::new() });
             u32::try_from(self.all.len() - 1).expect("fewer sessions than 2^32")
         })
     }
 
     pub fn welcomed(&mut self, session: u32, conn: usize) {
-        self.all[session as usize].conn.get_or_insert(conn);
+        let session = &mut self.all[session as usize];
+        session.conn.get_or_insert(conn);
+        session.welcomes += 1;
     }
 
     pub fn get(&self, session: u32) -> &Session {
@@ -152,6 +156,7 @@ pub struct CloudEvent<'a> {
 struct StartData<'a> {
     session_id: Uuid,
     node_id: &'a str,
+    incarnation: Option<&'a str>,
     connected_at: jiff::Timestamp,
 }
 
@@ -179,10 +184,12 @@ pub fn read(path: &Path, names: &mut Names, sessions: &mut Sessions) -> Result<L
         let place = u32::try_from(log.events.len()).expect("fewer events than 2^32");
         let what = match &*event.kind {
             CONNECTED => {
-                let StartData { session_id, node_id, connected_at } = part(&event.data)?;
+                let StartData { session_id, node_id, incarnation, connected_at } = part(&event.data)?;
+                let incarnation = incarnation.map(|i| names.of(i));
                 let session = sessions.of(session_id);
                 sessions.all[session as usize].starts.push(place);
-                What::Start { session, node: names.of(node_id), connected_at: moment(connected_at) }
+                let (node, connected_at) = (names.of(node_id), moment(connected_at));
+                What::Start { session, node, incarnation, connected_at }
             }
             DISCONNECTED => {
                 let data: EndData<'_> = part(&event.data)?;

@@ -28,12 +28,16 @@ mod explain;
 mod fair;
 mod faults;
 mod honest;
+mod lags;
 mod log;
 mod names;
 mod order;
+mod overdue;
 mod records;
+mod replaced;
 mod rules;
 mod story;
+mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -73,13 +77,17 @@ impl Default for Options {
 pub fn check(dir: &Path, options: &Options) -> anyhow::Result<Verdict> {
     let mut findings = Findings::new(options.stories);
     let mut records = Records::read(dir)?;
-    told::judge(dir, &mut records, &mut findings)?;
+    let receipts = told::judge(dir, &mut records, &mut findings)?;
+    records.date_incarnations();
+    lags::judge(&records, &receipts, &mut findings);
     ends::judge(&records, &mut findings);
     order::judge(&records, &mut findings);
     fair::judge(&records, &mut findings);
     honest::judge(&records, &mut findings);
+    overdue::judge(&records, &mut findings);
     let delays = delays::measure(&records);
+    let lags = lags::measure(&records, &receipts);
     let stories = story::tell(dir, &records, &mut findings)?;
-    let verdict = Verdict::new(&records, findings, delays, stories);
+    let verdict = Verdict::new(&records, findings, delays, lags, stories);
     Ok(Verdict { strict: options.strict, ..verdict })
 }

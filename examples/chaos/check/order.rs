@@ -2,7 +2,7 @@
 //!
 //! - The log is given by `seq`, from 1, without gap or repeat.
 //! - The events of a device that have a `device_seq` carry 1, 2, 3, …; those of a session always have one; and the welcome
-//!   said the one that the start has.
+//!   said the one that the start has; it may say none only where the node was kept from the store.
 //! - A session's start precedes its end, and a device's session ends before its next starts.
 //!
 //! What a node could not write to the store is told late, when its journal is moved. A session of that kind may overlap
@@ -13,9 +13,11 @@
 use std::collections::HashMap;
 
 use super::at::{At, SECOND};
+use super::devices::Swarm;
+use super::faults::{Fault, Kind};
 use super::log::{LogEvent, What};
 use super::names::Name;
-use super::records::Records;
+use super::records::{Records, Setup};
 use super::told::session_of;
 use super::verdict::{Findings, Promise, Violation};
 
@@ -66,6 +68,47 @@ pub fn judge(records: &Records, findings: &mut Findings) {
     for _ in &records.log.events {
         findings.tried(Promise::P2);
     }
+    judge_welcomes(records, findings);
+}
+
+/// A welcome without a number switches a part of the order off, so it has to have its reason.
+fn judge_welcomes(records: &Records, findings: &mut Findings) {
+    for conn in &records.conns {
+        let Some(welcome) = conn.welcome.filter(|w| w.device_seq.is_none()) else { continue };
+        let session = records.sessions.get(welcome.session);
+        // That the log has no start is for P1.
+        let Some(place) = session.starts.first() else { continue };
+        findings.tried(Promise::P2);
+        let node = records.names.text(welcome.node);
+        let settling = records.run.settling();
+        let mut felt = records.faults.all().iter().filter(|f| f.is_felt(welcome.at, welcome.at, settling));
+        let came = |s: &Swarm| (s.began..=s.began.after(settling)).contains(&welcome.at);
+        if felt.any(|f| keeps_from_store(records, f, node)) || records.swarms.iter().any(came) {
+            continue;
+        }
+        findings.broken(Violation {
+            promise: Promise::P2,
+            kind: "welcomed without a number",
+            session: Some(session.id),
+            device: Some(records.names.text(conn.device).to_owned()),
+            seq: Some(records.log.events[*place as usize].seq),
+            at: Some(welcome.at),
+            text: format!("{node} had no device_seq for it, and nothing kept it from Postgres"),
+        });
+    }
+}
+
+/// Its node could not reach the store, or had no time to; or many devices came to all nodes at once, more than the store
+/// could take in; or its clock jumped, which makes it give up what it is at.
+fn keeps_from_store(records: &Records, fault: &Fault, node: &str) -> bool {
+    fault.takes_postgres()
+        || fault.cuts_off(node)
+        || match fault.kind {
+            Kind::Load | Kind::Kill | Kind::Drain | Kind::Drop | Kind::Flood => true,
+            Kind::Clock => fault.hits("postgres"),
+            Kind::Full => fault.hits(node) && records.run.setup == Setup::Embedded,
+            _ => false,
+        }
 }
 
 fn out_of_turn(

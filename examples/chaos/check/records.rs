@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::at::{At, SECOND, ms};
 use super::devices::{self, Conn, Swarm};
-use super::faults::{self, Faults};
-use super::log::{self, Log, Sessions};
+use super::faults::{self, Fault, Faults};
+use super::log::{self, Log, Sessions, What};
 use super::names::{Name, Names};
 
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +102,9 @@ pub struct Run {
     pub quiet_at: Option<At>,
     pub left_at: Option<At>,
     pub ended_at: Option<At>,
+    /// All subscribers that there should be, where it says so.
+    #[serde(default)]
+    pub subscribers: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -130,6 +133,16 @@ impl Run {
         self.deadline().saturating_add(ms(self.ping_interval_ms)).saturating_add(self.pong_timeout())
     }
 
+    /// Longest time from a device's falling silent to its end, with much to spare.
+    pub fn longest_silence(&self) -> i64 {
+        self.deadline().saturating_add(ms(self.ping_interval_ms)).saturating_add(10 * SECOND)
+    }
+
+    /// After so long without a word a device gives up its connection.
+    pub fn given_up_after(&self) -> i64 {
+        ms(self.ping_interval_ms).saturating_mul(3).saturating_add(self.pong_timeout())
+    }
+
     /// Within this everything that a fault delayed is done once it is gone: the lease of a process that is to
     /// notice, and the pauses between tries to reach what was away.
     pub fn settling(&self) -> i64 {
@@ -137,11 +150,12 @@ impl Run {
     }
 }
 
-/// An operator's kick, as it was about to be asked for.
+/// An operator's kick: as it was about to be asked for, and what came of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Kick {
     pub at: At,
     pub session: Uuid,
+    pub answer: Option<(At, u16)>,
 }
 
 /// A session that a node listed as live at the quiet time.
@@ -166,6 +180,10 @@ pub struct Records {
     pub log: Log,
     pub sessions: Sessions,
     pub live: Vec<Live>,
+    /// Each subscriber's file, and how many events it got.
+    pub subscribers: Vec<(String, u64)>,
+    /// When each incarnation of a node was first known to be there; known once all that was told is read.
+    pub incarnations: HashMap<(Name, Name), At>,
 }
 
 impl Records {
@@ -182,7 +200,50 @@ impl Records {
         for (place, conn) in conns.iter().enumerate() {
             dials.entry(conn.device).or_default().push(place);
         }
-        Ok(Self { run, names, swarms, conns, dials, faults, kicks, log, sessions, live })
+        let (subscribers, incarnations) = Default::default();
+        Ok(Self {
+            run,
+            names,
+            swarms,
+            conns,
+            dials,
+            faults,
+            kicks,
+            log,
+            sessions,
+            live,
+            subscribers,
+            incarnations,
+        })
+    }
+
+    /// Dates each incarnation by the first of its sessions: by its welcome, else as the start says or was told.
+    pub fn date_incarnations(&mut self) {
+        for event in &self.log.events {
+            let What::Start { session, node, incarnation: Some(incarnation), connected_at } = event.what
+            else {
+                continue;
+            };
+            let conn = self.sessions.get(session).conn;
+            let welcome = conn.and_then(|conn| self.conns[conn].welcome).map(|w| w.at);
+            let at = welcome.unwrap_or_else(|| {
+                let told = event.seen_at.unwrap_or(At::NEVER);
+                let from = connected_at.min(told).before(60 * SECOND);
+                let clock_was_set = self.faults.clock_was_set(&[self.names.text(node)], from, told);
+                if clock_was_set { told } else { connected_at }
+            });
+            let first = self.incarnations.entry((node, incarnation)).or_insert(at);
+            *first = at.min(*first);
+        }
+    }
+
+    /// This fault could keep one of these nodes, these devices or what both need from what they do.
+    pub fn concerns(&self, fault: &Fault, nodes: &[&str], swarm: Option<&Swarm>) -> bool {
+        fault.concerns(|name| {
+            matches!(name, "postgres" | "redis" | "devices")
+                || nodes.contains(&name)
+                || swarm.is_some_and(|swarm| swarm.is(name))
+        })
     }
 
     /// The end of the time that the records speak of.
@@ -202,12 +263,16 @@ fn read_kicks(path: &Path) -> Result<Vec<Kick>, Unreadable> {
     #[derive(Deserialize)]
     #[serde(tag = "is", rename_all = "snake_case")]
     enum Line {
-        Kick { at: At, session: Uuid },
+        Kick { at: At, session: Uuid, status: Option<u16> },
     }
-    let mut kicks = Vec::new();
+    let mut kicks: Vec<Kick> = Vec::new();
     each_line(path, |_, bytes| {
-        let Line::Kick { at, session } = serde_json::from_slice(bytes)?;
-        kicks.push(Kick { at, session });
+        let Line::Kick { at, session, status } = serde_json::from_slice(bytes)?;
+        let asked = kicks.iter_mut().rfind(|kick| kick.session == session && kick.answer.is_none());
+        match (status, asked) {
+            (Some(status), Some(kick)) => kick.answer = Some((at, status)),
+            (status, _) => kicks.push(Kick { at, session, answer: status.map(|status| (at, status)) }),
+        }
         Ok(())
     })?;
     Ok(kicks)

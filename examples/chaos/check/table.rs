@@ -4,6 +4,7 @@ use std::fmt::{self, Formatter};
 
 use super::at::{At, SECOND};
 use super::delays::{Delay, Percentiles};
+use super::lags::Lag;
 use super::story::Story;
 use super::verdict::{Promise, Tally, Verdict};
 
@@ -25,6 +26,16 @@ pub fn show(verdict: &Verdict, out: &mut Formatter<'_>) -> fmt::Result {
     writeln!(out, "{:<13} {:<5}{columns} {:>9}", "", "", "bound")?;
     for delay in &verdict.delays {
         delay_rows(out, delay)?;
+    }
+    writeln!(out, "\nfrom the first subscriber's receipt to another's, in calm time, in ms")?;
+    let columns = ["n", "p50", "p99", "max"].map(|c| format!("{c:>9}")).concat();
+    writeln!(out, "{:<19}{columns}", "")?;
+    for Lag { kind, calm } in &verdict.lags {
+        let row = match calm {
+            Some(Percentiles { n, p50, p99, max, .. }) => format!("{n:>9}{p50:>9.1}{p99:>9.1}{max:>9.1}"),
+            None => format!("{:>9}{:>9}{:>9}{:>9}", 0, "-", "-", "-"),
+        };
+        writeln!(out, "{kind:<19}{row}")?;
     }
     let reasons = verdict.reasons.iter().map(|(reason, n)| format!("{reason} {n}")).collect::<Vec<_>>();
     writeln!(out, "\nends by reason: {}", list(&reasons))?;

@@ -4,8 +4,9 @@
 //!   killed that was to be, so what was told before it was durable is missing there, or differs.
 //! - Within one connection `seq` never falls. A repeat of the newest is allowed: at least once is what is promised.
 //! - From the first connection's `after` to the log's end nothing is skipped, over any number of reconnects. Pub/sub
-//!   is for those who need only now, and owes order and truth alone.
-//! - The stream holds the log from its first entry to the log's end, each as `{seq}-0`.
+//!   is for those who need only now, and owes order and truth alone, and in calm time nearly all.
+//! - A message is what its kind of subscription says: `bad` lines tell of those that are not.
+//! - The stream is judged in `stream`, and what pub/sub owes in calm time in `lags`.
 //!
 //! Subscribers' records are many times the log, so they are judged line by line and not kept. Their owner keeps them whole:
 //! the process that writes them is never killed.
@@ -18,9 +19,11 @@ use uuid::Uuid;
 
 use super::at::{At, SECOND};
 use super::faults::Faults;
-use super::log::{CloudEvent, Log, LogEvent, What, sum};
+use super::lags::Receipts;
+use super::log::{Log, LogEvent, What};
 use super::names::Names;
 use super::records::{BadLine, Records, Setup, Unreadable, each_line, files_in};
+use super::stream;
 use super::verdict::{Findings, Promise, Violation};
 
 /// So long after Redis was hurt the relay may publish anew what it cannot know to have been heard.
@@ -39,9 +42,15 @@ pub struct Line<'a> {
     pub kind: Option<String>,
     pub subject: Option<String>,
     pub sum: Option<String>,
+    pub what: Option<String>,
 }
 
-pub fn judge(dir: &Path, records: &mut Records, findings: &mut Findings) -> Result<(), Unreadable> {
+pub fn judge(
+    dir: &Path,
+    records: &mut Records,
+    findings: &mut Findings,
+) -> Result<Vec<Receipts>, Unreadable> {
+    let mut all = Vec::new();
     for (file, path) in files_in(&dir.join("subscribers"))? {
         let Records { log, names, sessions, faults, .. } = records;
         let mut watch = Watch {
@@ -54,18 +63,23 @@ pub fn judge(dir: &Path, records: &mut Records, findings: &mut Findings) -> Resu
             within: None,
             floor: None,
             opened: false,
+            events: 0,
+            first: vec![None; log.events.len()],
+            opens: Vec::new(),
         };
         each_line(&path, |_, bytes| {
             let line: Line<'_> = serde_json::from_slice(bytes)?;
             watch.take(log, &line)
         })?;
         watch.finish(log);
+        let Watch { events, owes, first, opens, .. } = watch;
+        records.subscribers.push((file.clone(), events));
+        all.push(Receipts { file, owes, first, opens });
     }
-    let stream = dir.join("stream.jsonl");
-    match records.run.setup {
-        Setup::Cluster => judge_stream(&stream, records, findings),
-        Setup::Embedded => Ok(()),
+    if records.run.setup == Setup::Cluster {
+        stream::judge(&dir.join("stream.jsonl"), records, findings)?;
     }
+    Ok(all)
 }
 
 struct Watch<'a> {
@@ -81,6 +95,10 @@ struct Watch<'a> {
     /// Everything up to here was seen, or came before the first connection's `after`.
     floor: Option<i64>,
     opened: bool,
+    events: u64,
+    /// When it first got each, by its place in the log.
+    first: Vec<Option<At>>,
+    opens: Vec<(At, At)>,
 }
 
 impl Watch<'_> {
@@ -92,8 +110,11 @@ impl Watch<'_> {
                     self.floor = line.after;
                 }
                 (self.opened, self.within) = (true, None);
+                self.closes(line.at);
+                self.opens.push((line.at, At::NEVER));
             }
-            "close" => {}
+            "close" => self.closes(line.at),
+            "bad" => self.bad(log, line),
             "event" if !self.opened => return Err(BadLine::Sense("an event before the first open".into())),
             "event" => {
                 let seq = line.seq.ok_or_else(|| "the event has no seq".to_owned())?;
@@ -105,8 +126,23 @@ impl Watch<'_> {
         Ok(())
     }
 
+    fn closes(&mut self, at: At) {
+        if let Some((_, until)) = self.opens.last_mut() {
+            *until = at.min(*until);
+        }
+    }
+
+    /// A message that is not what its kind of subscription says.
+    fn bad(&mut self, log: &Log, line: &Line<'_>) {
+        let event = line.seq.and_then(|seq| log.place(seq)).map(|place| &log.events[place]);
+        let what = line.what.as_deref().unwrap_or("a message that is none");
+        let text = format!("{} got {what}", self.file);
+        self.break_with("malformed", event, None, line.seq, line.at, text);
+    }
+
     fn event(&mut self, log: &mut Log, line: &Line<'_>, seq: i64, id: Uuid) {
         self.findings.tried(Promise::P3);
+        self.events += 1;
         let (at, subject) = (line.at, line.subject.as_deref());
         let Some(place) = log.place(seq) else {
             let device = line.subject.clone();
@@ -114,6 +150,7 @@ impl Watch<'_> {
             self.break_with("told, but not in the log", None, device, seq, at, text);
             return self.pass(log, seq, at);
         };
+        self.first[place].get_or_insert(at);
         let event = &mut log.events[place];
         event.seen_at = Some(event.seen_at.map_or(at, |seen| seen.min(at)));
         let same_sum = line.sum.as_deref().and_then(|s| u64::from_str_radix(s, 16).ok()) == Some(event.sum);
@@ -152,7 +189,7 @@ impl Watch<'_> {
         self.faults.open(at.before(RETELLING), at).any(|f| f.hits("redis") || f.ways.iter().any(of_redis))
     }
 
-    fn finish(mut self, log: &Log) {
+    fn finish(&mut self, log: &Log) {
         let missing = self.floor.filter(|_| self.owes).and_then(|floor| log.next_after(floor));
         if let (Some(missing), Some(floor)) = (missing, self.floor) {
             let text = format!("{} got nothing after seq {floor}, and the log goes on", self.file);
@@ -166,7 +203,7 @@ impl Watch<'_> {
         kind: &'static str,
         event: Option<&LogEvent>,
         device: Option<String>,
-        seq: i64,
+        seq: impl Into<Option<i64>>,
         at: At,
         text: String,
     ) {
@@ -178,7 +215,7 @@ impl Watch<'_> {
             kind,
             session,
             device,
-            seq: Some(seq),
+            seq: seq.into(),
             at,
             text,
         });
@@ -194,65 +231,4 @@ pub fn session_of(event: &LogEvent) -> Option<u32> {
         What::Start { session, .. } | What::End { session, .. } => Some(session),
         What::Other => None,
     }
-}
-
-#[derive(Deserialize)]
-struct Entry<'a> {
-    entry: String,
-    #[serde(rename = "type")]
-    kind: String,
-    id: Uuid,
-    #[serde(borrow)]
-    event: CloudEvent<'a>,
-}
-
-fn judge_stream(path: &Path, records: &Records, findings: &mut Findings) -> Result<(), Unreadable> {
-    let log = &records.log;
-    let mut last: Option<i64> = None;
-    let mut broken = |kind, event: Option<&LogEvent>, seq, text| {
-        let device = event.and_then(|e| e.subject).map(|s| records.names.text(s).to_owned());
-        let session = event.and_then(session_of).map(|session| records.sessions.get(session).id);
-        let (promise, at) = (Promise::P3, event.and_then(|e| e.seen_at));
-        findings.broken(Violation { promise, kind, session, device, seq: Some(seq), at, text });
-    };
-    let mut tried = 0_u64;
-    each_line(path, |_, bytes| {
-        let entry: Entry<'_> = serde_json::from_slice(bytes)?;
-        tried += 1;
-        let seq = entry.event.data["seq"].as_i64().ok_or_else(|| "the event has no seq".to_owned())?;
-        let event = log.place(seq).map(|place| &log.events[place]);
-        if entry.entry != format!("{seq}-0") {
-            let text = format!("the stream has seq {seq} as entry {}", entry.entry);
-            broken("stream: wrong entry id", event, seq, text);
-        }
-        let same = event.is_some_and(|e| {
-            let kind = records.names.text(e.kind);
-            (entry.id, &*entry.kind) == (e.id, kind)
-                && (entry.event.id, &*entry.event.kind) == (e.id, kind)
-                && sum(&entry.event.data) == e.sum
-        });
-        if !same {
-            let text = format!("the stream's entry {} is not what the log has as seq {seq}", entry.entry);
-            broken("stream: not the log's", event, seq, text);
-        }
-        if let Some(last) = last.filter(|last| *last >= seq) {
-            broken("stream: out of order", event, seq, format!("the stream has seq {seq} after {last}"));
-        }
-        if let Some(last) = last.filter(|last| *last < seq)
-            && let Some(missing) = log.next_after(last).filter(|missing| missing.seq < seq)
-        {
-            let text = format!("the stream has no entry between seq {last} and {seq}");
-            broken("stream: hole", Some(missing), missing.seq, text);
-        }
-        last = Some(last.map_or(seq, |last| last.max(seq)));
-        Ok(())
-    })?;
-    // An entry is the newest that Redis was given: of a stream that lost its beginning nothing is said.
-    if let Some(missing) = log.next_after(last.unwrap_or(i64::MIN)) {
-        broken("stream: ends early", Some(missing), missing.seq, format!("the stream ends after {last:?}"));
-    }
-    for _ in 0..tried {
-        findings.tried(Promise::P3);
-    }
-    Ok(())
 }

@@ -9,7 +9,8 @@ use uuid::Uuid;
 use super::at::At;
 use super::delays::Delay;
 use super::faults::Kind;
-use super::records::Records;
+use super::lags::{Lag, kind_of};
+use super::records::{Records, Setup};
 use super::story::Story;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -18,11 +19,13 @@ pub enum Promise {
     P2,
     P3,
     P4,
+    P5,
     P6,
 }
 
 impl Promise {
-    pub const ALL: [Promise; 5] = [Promise::P1, Promise::P2, Promise::P3, Promise::P4, Promise::P6];
+    pub const ALL: [Promise; 6] =
+        [Promise::P1, Promise::P2, Promise::P3, Promise::P4, Promise::P5, Promise::P6];
 
     /// What one that was tried is.
     pub fn checked(self) -> &'static str {
@@ -31,6 +34,7 @@ impl Promise {
             Promise::P2 => "events: seq and device_seq without gap, ends before the next start",
             Promise::P3 => "events as each subscriber got them: in the log, in order, none skipped",
             Promise::P4 => "sessions of devices that answered: not ended for another's fault",
+            Promise::P5 => "sessions of devices that fell silent or deaf: found, sooner or later",
             Promise::P6 => "ends: reason, initiator, detection, code, last signs of life",
         }
     }
@@ -101,6 +105,7 @@ pub struct Verdict {
     /// How often each kind of violation was found.
     pub kinds: Vec<(Promise, &'static str, u64)>,
     pub delays: Vec<Delay>,
+    pub lags: Vec<Lag>,
     pub reasons: Reasons,
     pub faults: BTreeMap<Kind, u64>,
     /// What keeps the run from being a whole one.
@@ -116,6 +121,7 @@ impl Verdict {
         records: &Records,
         findings: Findings,
         delays: Vec<Delay>,
+        lags: Vec<Lag>,
         stories: Vec<Story>,
     ) -> Self {
         let mut reasons = Reasons::new();
@@ -127,6 +133,7 @@ impl Verdict {
             tallies: findings.tallies,
             kinds: findings.kinds.into_iter().map(|((promise, kind), n)| (promise, kind, n)).collect(),
             delays,
+            lags,
             reasons,
             faults: records.faults.by_kind(),
             lacks: lacks(records),
@@ -166,6 +173,22 @@ fn lacks(records: &Records) -> Vec<String> {
         if at.is_none() {
             lacks.push(format!("run.json has no {what}: the run did not come to its end"));
         }
+    }
+    let there = |name: &str| records.subscribers.iter().any(|(file, _)| file == name);
+    for name in run.subscribers.iter().filter(|name| !there(name)) {
+        lacks.push(format!("subscribers/{name}.jsonl is missing"));
+    }
+    let kinds: &[&str] = match run.setup {
+        Setup::Cluster => &["page", "pubsub", "sse", "stream", "ws"],
+        Setup::Embedded => &["page", "sse", "ws"],
+    };
+    for kind in kinds {
+        if !records.subscribers.iter().any(|(file, _)| kind_of(file) == *kind) {
+            lacks.push(format!("there is no subscriber of the kind {kind}"));
+        }
+    }
+    for (file, _) in records.subscribers.iter().filter(|(_, events)| *events == 0) {
+        lacks.push(format!("subscribers/{file}.jsonl has no event"));
     }
     for swarm in records.swarms.iter().filter(|s| !s.done && !s.was_killed) {
         lacks.push(format!("devices/{}.jsonl stops, and no fault stopped it", swarm.file));

@@ -1,7 +1,9 @@
 //! A wall clock of a part's own, that can jump, by libfaketime. Its monotonic clock is left alone, as a real jump does.
 //!
-//! A process reads the time's offset anew each second; with `exact`, for the processes of Postgres that must agree with
-//! each other, at every look.
+//! A process reads the time's offset anew each second, so that those of Postgres may differ for a second. More often it
+//! must not: libfaketime opens a file to read it, also where a program looks at the time within a signal handler, as
+//! Postgres does; there that may corrupt the heap of a process that was just allocating. One that is at work has read
+//! the offset within the second, and one that waits is not allocating.
 
 use std::fs;
 use std::io::Write;
@@ -10,10 +12,18 @@ use std::process::Command;
 
 use anyhow::Context;
 
+/// Where libfaketime is, if it is installed. With threads it is the one that takes a lock.
+pub fn library(threads: bool) -> Option<PathBuf> {
+    let name = if threads { "libfaketimeMT.so.1" } else { "libfaketime.so.1" };
+    let places = fs::read_dir("/usr/lib").ok()?;
+    places
+        .filter_map(|place| Some(place.ok()?.path().join("faketime").join(name)))
+        .find(|path| path.is_file())
+}
+
 pub struct Clock {
     offset: PathBuf,
     library: PathBuf,
-    exact: bool,
 }
 
 impl Clock {
@@ -21,17 +31,9 @@ impl Clock {
     ///
     /// # Errors
     /// Where libfaketime is not installed, or the folder can not be written.
-    pub fn new(folder: &Path, exact: bool) -> anyhow::Result<Self> {
-        // With threads the one that takes a lock; a server of many processes is better served without.
-        let name = if exact { "libfaketime.so.1" } else { "libfaketimeMT.so.1" };
-        let places = fs::read_dir("/usr/lib").context("/usr/lib")?;
-        let library = places
-            .filter_map(|place| Some(place.ok()?.path().join("faketime").join(name)))
-            .find(|path| path.is_file())
-            .with_context(|| {
-                format!("{name} is not in /usr/lib/*/faketime: install faketime, or use --without clock")
-            })?;
-        let clock = Self { offset: folder.join("clock"), library, exact };
+    pub fn new(folder: &Path, threads: bool) -> anyhow::Result<Self> {
+        let library = library(threads).context("libfaketime is not in /usr/lib/*/faketime")?;
+        let clock = Self { offset: folder.join("clock"), library };
         clock.set(0)?;
         Ok(clock)
     }
@@ -40,10 +42,7 @@ impl Clock {
     pub fn rule(&self, command: &mut Command) {
         command.env("LD_PRELOAD", &self.library).env("FAKETIME_TIMESTAMP_FILE", &self.offset);
         command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
-        match self.exact {
-            true => command.env("FAKETIME_NO_CACHE", "1"),
-            false => command.env("FAKETIME_CACHE_DURATION", "1"),
-        };
+        command.env("FAKETIME_CACHE_DURATION", "1");
     }
 
     /// From now on it is so many seconds ahead of the real one.

@@ -1,10 +1,13 @@
 //! A small disk of a part's own, that can be full: a real file system in a file, mounted for as long as the run lasts.
+//!
+//! Work on it may take seconds, which no other work of the run waits for.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use tokio::task::block_in_place;
 
 use super::net::run;
 
@@ -22,6 +25,10 @@ impl Disk {
     /// # Errors
     /// Where the kernel or the user's rights do not allow it.
     pub fn mount(folder: &Path) -> anyhow::Result<Self> {
+        block_in_place(|| Self::make(folder))
+    }
+
+    fn make(folder: &Path) -> anyhow::Result<Self> {
         let (image, root) = (folder.join("image"), folder.join("disk"));
         fs::create_dir(&root).with_context(|| root.display().to_string())?;
         File::create(&image)
@@ -54,18 +61,14 @@ impl Disk {
                 }
             }
             std::io::Seek::seek(&mut ballast, std::io::SeekFrom::End(0))?;
-            for piece in [64 << 10, 4096, 1] {
-                loop {
-                    match ballast.write_all(&vec![0xff; piece]).and_then(|()| ballast.sync_data()) {
-                        Ok(()) => {}
-                        Err(error) if error.kind() == ErrorKind::StorageFull => break,
-                        Err(error) => return Err(error),
-                    }
-                }
+            // Synced once a size: what was promised room and has none is found then, and the next size takes the rest.
+            for piece in [64 << 10, 1024] {
+                while takes(ballast.write_all(&vec![0xff; piece]))? {}
+                takes(ballast.sync_data())?;
             }
             Ok(())
         };
-        fill().with_context(|| format!("{} can not be filled", self.root.display()))
+        block_in_place(fill).with_context(|| format!("{} can not be filled", self.root.display()))
     }
 
     /// Gives the space back.
@@ -73,10 +76,20 @@ impl Disk {
     /// # Errors
     /// Where the file can not be removed.
     pub fn free(&self) -> anyhow::Result<()> {
-        fs::remove_file(self.ballast()).with_context(|| self.ballast().display().to_string())
+        let removed = block_in_place(|| fs::remove_file(self.ballast()));
+        removed.with_context(|| self.ballast().display().to_string())
     }
 
     fn ballast(&self) -> PathBuf {
         self.root.join("ballast")
+    }
+}
+
+/// Whether there was room.
+fn takes(written: std::io::Result<()>) -> std::io::Result<bool> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::StorageFull => Ok(false),
+        Err(error) => Err(error),
     }
 }

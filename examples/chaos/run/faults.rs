@@ -1,13 +1,13 @@
 //! Brings about what the schedule says, heals it, and writes down both.
 //!
-//! The line of a begin is written before anything is done, that of an end once whom it hit is well again: whatever a
-//! fault may explain happened between the two.
+//! The line of a begin is written before anything is done, `healed` as soon as the cause is gone, and that of an end once
+//! whom it hit is well again: whatever a fault may explain happened between the first and the last. A node that does
+//! not get well is a failure of the run.
 
 mod flood;
 
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -20,7 +20,7 @@ use super::part::Part;
 use super::plan::{Detail, Fault, Kind, Planned};
 use super::world::World;
 
-/// How long whom it hit may take to be well again, before that is said and the run goes on.
+/// How long whom it hit may take to be well again while nothing else is wrong.
 const RECOVERY: Duration = Duration::from_secs(30);
 
 /// How long a node may take to end when it is told to.
@@ -52,16 +52,22 @@ async fn one(world: &World, planned: &Planned, begin: Instant) {
     let _turn = if fault.kind == Kind::Drain { Some(world.draining.lock().await) } else { None };
     let mut line = json!(fault);
     (line["is"], line["fault"]) = (json!("begin"), json!(number));
-    world.open.fetch_add(1, Ordering::Relaxed);
+    let note = |line| world.troubles.note(world.faults.write(line).map_err(Into::into));
     say("begin");
-    if world.troubles.note(world.faults.write(line).map_err(Into::into)).is_some() {
-        world.troubles.note(bring(world, planned).await);
-        if !world.recovers(&concerned(world, fault), RECOVERY).await {
-            eprintln!("chaos: after fault {number} a node is not well for {RECOVERY:?}");
-        }
-        world.troubles.note(world.faults.write(json!({"is": "end", "fault": number})).map_err(Into::into));
+    if note(line).is_none() {
+        return;
     }
-    world.open.fetch_sub(1, Ordering::Relaxed);
+    world.ails.begin(number, fault);
+    world.troubles.note(bring(world, planned).await);
+    note(json!({"is": "healed", "fault": number}));
+    world.ails.healed(number);
+    say("heal ");
+    if let Err(node) = world.recovers(&concerned(world, fault), RECOVERY).await {
+        let trouble = format!("{node} is not whole {RECOVERY:?} after fault {number} ({fault}) was healed");
+        world.troubles.add(trouble);
+    }
+    note(json!({"is": "end", "fault": number}));
+    world.ails.end(number);
     say("end  ");
 }
 
@@ -231,7 +237,7 @@ async fn packets(world: &World, planned: &Planned) -> anyhow::Result<()> {
         ways.iter().try_for_each(|way| match planned.fault.detail {
             Detail::Rate { kbit } => {
                 // Each way is a class of its own.
-                let class = number * 8 + ways.iter().position(|w| w == way).unwrap_or(0) as u32;
+                let class = (number % 1_000) * 64 + ways.iter().position(|w| w == way).unwrap_or(0) as u32;
                 world.net.narrow(*way, class, begin.then_some(kbit))
             }
             Detail::Share { share } => world.net.lose(*way, share, begin),

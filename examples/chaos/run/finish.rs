@@ -15,7 +15,9 @@ use super::record::{About, Lines};
 use super::subscriber::{Subscribers, entries};
 use super::world::World;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Of a hundred devices that stay so many are there at any time; some lose pongs, or were just ended by an operator.
+const STAYERS: u64 = 97;
 const LOOK: Duration = Duration::from_millis(500);
 
 const STARTED: &str = "lastpong.session.connected.v1";
@@ -29,16 +31,15 @@ pub async fn finish(
     world: &World,
     about: &About,
     subscribers: Subscribers,
-    devices: u32,
     out: &Path,
 ) -> anyhow::Result<()> {
     ensure!(
-        world.become_whole(PATIENCE * 2).await,
+        world.become_whole(PATIENCE).await,
         "not every node became whole again after all faults were healed"
     );
     about.reached("quiet_at")?;
     eprintln!("chaos: all is healed; waiting for the devices to return");
-    rest(world, devices).await?;
+    rest(world).await?;
     live(world, out).await?;
     about.reached("left_at")?;
     for swarm in &world.swarms {
@@ -55,24 +56,55 @@ pub async fn finish(
     }
     about.reached("ended_at")?;
     stop(world).await;
-    panics(world, out)
+    world.heed_alarms().await;
+    tokio::task::block_in_place(|| panics(world, out))
 }
 
-/// Waits until the devices have come back, has those that come and go leave, and lets the others be for a while.
-async fn rest(world: &World, devices: u32) -> anyhow::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while total(world).await < u64::from(devices) * 85 / 100 {
-        if Instant::now() > deadline {
-            world
-                .troubles
-                .add(format!("of {devices} devices {} returned in {PATIENCE:?}", total(world).await));
-            break;
-        }
-        sleep(LOOK).await;
+/// Waits until the devices that stay have come back, has those that come and go leave, and lets the others be for a while.
+async fn rest(world: &World) -> anyhow::Result<()> {
+    if let Err(present) = stayers_are_there(world, PATIENCE).await {
+        world.troubles.add(format!("{present} returned in {PATIENCE:?}"));
     }
     world.troubles.note(world.swarm(Part::Swarm('b'))?.lock().await.leave().await);
     sleep(PING_INTERVAL * 3).await;
     Ok(())
+}
+
+/// Waits until nearly all devices that are to stay are live; says how many are.
+///
+/// # Errors
+/// The same, where that takes too long.
+pub async fn stayers_are_there(world: &World, patience: Duration) -> Result<String, String> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let (mut present, mut due) = (0, 0);
+        for part in [Part::Swarm('a'), Part::Swarm('c')] {
+            due += world.swarm(part).map_err(|e| e.to_string())?.lock().await.devices;
+            present += live_of(world, part).await;
+        }
+        let told = format!("{present} of {due} devices that stay");
+        match present {
+            _ if present * 100 >= u64::from(due) * STAYERS => return Ok(told),
+            _ if Instant::now() > deadline => return Err(told),
+            _ => sleep(LOOK).await,
+        }
+    }
+}
+
+/// How many devices of this swarm have a live session.
+async fn live_of(world: &World, swarm: Part) -> u64 {
+    let prefix = format!("{swarm}-");
+    let mut devices = BTreeSet::new();
+    for node in world.node_parts() {
+        let take = |item: &Value| {
+            let device = item["device_id"].as_str().filter(|device| device.starts_with(&prefix));
+            devices.extend(device.map(str::to_owned));
+            Ok(())
+        };
+        // A node that does not answer now is asked again.
+        let _ = each_live(world, node, take).await;
+    }
+    devices.len() as u64
 }
 
 /// How many sessions are live.
@@ -89,23 +121,32 @@ pub async fn total(world: &World) -> u64 {
 async fn live(world: &World, out: &Path) -> anyhow::Result<()> {
     let lines = Lines::create(&out.join("live.jsonl"))?;
     for node in world.node_parts() {
-        let mut cursor = String::new();
-        loop {
-            let path = format!("/debug/connections?node={node}&limit=1000{cursor}");
-            let list = world.api.json(node, &path).await?;
-            for item in list["items"].as_array().into_iter().flatten() {
-                let [session, device, state] = ["session_id", "device_id", "state"].map(|field| &item[field]);
-                lines.write(
-                    json!({"node": node, "session_id": session, "device_id": device, "state": state}),
-                )?;
-            }
-            match list["next_cursor"].as_str() {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => break,
-            }
-        }
+        let take = |item: &Value| {
+            let [session, device, state] = ["session_id", "device_id", "state"].map(|field| &item[field]);
+            let line = json!({"node": node, "session_id": session, "device_id": device, "state": state});
+            Ok(lines.write(line)?)
+        };
+        each_live(world, node, take).await?;
     }
     Ok(())
+}
+
+/// Gives each live session of a node to `take`.
+async fn each_live(
+    world: &World,
+    node: Part,
+    mut take: impl FnMut(&Value) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut cursor = String::new();
+    loop {
+        let path = format!("/debug/connections?node={node}&limit=1000{cursor}");
+        let list = world.api.json(node, &path).await?;
+        list["items"].as_array().into_iter().flatten().try_for_each(&mut take)?;
+        match list["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(()),
+        }
+    }
 }
 
 /// The log, read on and on into its file.

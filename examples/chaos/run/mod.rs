@@ -7,14 +7,17 @@
 //!
 //! `plan` is the schedule; `net`, `disk`, `clock`, `process` and `guardian` are the ground it stands on; `node`,
 //! `postgres`, `redis`, `swarm` and `subscriber` live on it, together as `world`; `faults` and `kicks` trouble them;
-//! `finish` ends it.
+//! `finish` ends it. `needs` is what the machine has to have, `ails` and `alarms` are what goes wrong meanwhile.
 
+mod ails;
+mod alarms;
 mod clock;
 mod disk;
 mod faults;
 mod finish;
 mod guardian;
 mod kicks;
+mod needs;
 mod net;
 mod node;
 mod part;
@@ -28,12 +31,13 @@ mod swarm;
 mod troubles;
 mod world;
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -68,10 +72,10 @@ pub struct Options {
     /// So many pongs missed in a row end a session
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=10))]
     pub max_missed: u32,
-    /// Safeties that a program built with the feature `chaos` does without (src/chaos.rs)
+    /// Safeties that a program built with the feature `chaos` does without (src/chaos.rs); it ends at an unknown one
     #[arg(long, value_delimiter = ',', value_name = "SAFETIES")]
     pub lacking: Vec<String>,
-    /// The folder of the records, emptied first [default: target/chaos/SETUP-SEED]
+    /// The folder of the records, emptied first [default: chaos/SETUP-SEED in CARGO_TARGET_DIR or target]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Keep the data of nodes and stores too; records are always kept
@@ -149,7 +153,14 @@ pub struct Outcome {
     pub out: PathBuf,
     /// What failed of the run itself.
     pub troubles: Vec<String>,
+    /// Held while the records are this run's alone.
+    pub _lock: File,
 }
+
+/// A run that was asked for wrongly, or is not possible here: nothing was started.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(String);
 
 impl Options {
     fn kinds(&self) -> Vec<Kind> {
@@ -169,14 +180,24 @@ impl Options {
 /// # Errors
 /// Where it can not be carried out to its end.
 pub fn run(mut options: Options, seed: u64) -> anyhow::Result<Outcome> {
-    ensure!(options.lastpong.is_file(), "there is no program {}: build it first", options.lastpong.display());
+    let missing = needs::missing(&needs::of(&options.kinds(), options.schedule.setup.has_stores()));
+    missing.map_or(Ok(()), |missing| Err(Refused(missing)))?;
+    for program in [Some(&options.lastpong), options.swarm.as_ref()].into_iter().flatten() {
+        if !program.is_file() {
+            bail!(Refused(format!("there is no program {}: build it first", program.display())));
+        }
+    }
     for program in [Some(&mut options.lastpong), options.swarm.as_mut()].into_iter().flatten() {
         *program = std::fs::canonicalize(&*program).with_context(|| program.display().to_string())?;
     }
     let name = format!("{}-{seed}", options.schedule.setup.name());
-    let out = options.out.clone().unwrap_or_else(|| Path::new("target/chaos").join(name));
+    let out = options.out.clone().unwrap_or_else(|| target().join("chaos").join(name));
     std::fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
     let out = std::fs::canonicalize(out)?;
+    let lock = record::lock(&out)?.ok_or_else(|| {
+        Refused(format!("{} is another run's that goes on: choose another --out", out.display()))
+    })?;
+    eprintln!("chaos: seed {seed}");
     let about = About::begin(&out, facts(&options, seed))?;
 
     let prefix = format!("lpc{}", std::process::id());
@@ -196,7 +217,12 @@ pub fn run(mut options: Options, seed: u64) -> anyhow::Result<Outcome> {
             _ = terminated.recv() => bail!("interrupted"),
         }
     })?;
-    Ok(Outcome { out, troubles })
+    Ok(Outcome { out, troubles, _lock: lock })
+}
+
+/// Where Cargo puts what it builds.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from)
 }
 
 async fn carry_out(
@@ -210,18 +236,19 @@ async fn carry_out(
     let world = Arc::new(World::start(options, net, seed, places).await?);
     let has_redis = options.schedule.setup.has_stores();
     let subscribers = Subscribers::start(&world.api, &world.node_parts(), has_redis, out)?;
+    about.know("subscribers", json!(subscribers.names()))?;
     for swarm in &world.swarms {
         swarm.lock().await.start()?;
     }
     let work = async {
-        gather(&world, options.devices).await;
+        gather(&world).await;
         let plan = options.schedule.plan(seed);
         tokio::select! {
             () = faults::all(&world, plan) => {}
             () = kicks::kicks(&world, seed) => {}
             () = progress(&world) => {}
         }
-        finish::finish(&world, about, subscribers, options.devices, out).await
+        finish::finish(&world, about, subscribers, out).await
     };
     tokio::select! {
         result = work => result?,
@@ -231,17 +258,10 @@ async fn carry_out(
 }
 
 /// Waits until the devices are there.
-async fn gather(world: &World, devices: u32) {
-    let deadline = Instant::now() + GATHERING;
-    loop {
-        let live = finish::total(world).await;
-        if live >= u64::from(devices) * 85 / 100 {
-            return eprintln!("chaos: {live} of {devices} devices are there; faults begin");
-        }
-        if Instant::now() > deadline {
-            return world.troubles.add(format!("of {devices} devices {live} came in {GATHERING:?}"));
-        }
-        sleep(Duration::from_millis(500)).await;
+async fn gather(world: &World) {
+    match finish::stayers_are_there(world, GATHERING).await {
+        Ok(present) => eprintln!("chaos: {present} are there; faults begin"),
+        Err(present) => world.troubles.add(format!("{present} came in {GATHERING:?}")),
     }
 }
 

@@ -105,7 +105,7 @@ impl Net {
         let (done, result) = channel();
         let job = Box::new(move || _ = done.send(work()));
         self.space(part)?.work.send(job).ok().context("the thread of a namespace ended")?;
-        result.recv().context("the thread of a namespace ended")
+        tokio::task::block_in_place(|| result.recv()).context("the thread of a namespace ended")
     }
 
     fn space(&self, part: Part) -> anyhow::Result<&Space> {

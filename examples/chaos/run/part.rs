@@ -16,7 +16,7 @@ pub enum Part {
     Devices,
     /// One process of simulated devices, by its letter.
     Swarm(char),
-    /// The network of the run itself and its subscribers, which no fault ever hits.
+    /// The network of the run itself and its subscribers.
     Runner,
 }
 

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ impl Postgres {
         let mut initdb = clean(&program("initdb")?);
         initdb.arg("-D").arg(&data).args(["-U", "lastpong", "-A", "trust", "-E", "UTF8", "--locale=C"]);
         initdb.args(["--no-sync", "--no-instructions"]).current_dir("/").uid(owner.uid).gid(owner.gid);
-        let output = initdb.output().context("initdb can not be run")?;
+        let output = tokio::task::block_in_place(|| initdb.output()).context("initdb can not be run")?;
         ensure!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
         File::options()
             .append(true)
@@ -67,6 +68,11 @@ impl Postgres {
     /// As `DATABASE_URL` says it.
     pub fn url() -> String {
         format!("postgres://lastpong@{}:5432/postgres", Part::Postgres.ip())
+    }
+
+    /// How it ended, where it did although it should run.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut()?.ended()
     }
 
     /// Starts it, if it does not run, and waits until it answers.
@@ -210,7 +216,10 @@ impl Owner {
 }
 
 /// A program of Postgres: where its packages put it, or in PATH.
-fn program(name: &str) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// Where it is in neither.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let installed = fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let mut versions: Vec<_> = installed.filter_map(|dir| Some(dir.ok()?.path())).collect();
     versions.sort_by_key(|dir| dir.file_name().and_then(|n| n.to_str()?.parse::<u32>().ok()));

@@ -66,7 +66,8 @@ impl Process {
     /// SIGKILL, and waits until it is gone.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        // One that waits for its disk takes a while to go.
+        let _ = tokio::task::block_in_place(|| self.child.wait());
     }
 }
 

@@ -48,6 +48,22 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
+/// Takes a folder of records for one run, until the file is closed; `None` where another has it.
+///
+/// # Errors
+/// Where the file can not be made.
+pub fn lock(out: &Path) -> anyhow::Result<Option<File>> {
+    use rustix::fs::{FlockOperation, flock};
+
+    let path = out.join("lock");
+    let file = File::create(&path).with_context(|| path.display().to_string())?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
 /// What a run's folder says about the run as a whole; written anew whenever something becomes known.
 pub struct About {
     path: PathBuf,
@@ -81,12 +97,35 @@ impl About {
     /// # Errors
     /// Where the disk takes no more.
     pub fn reached(&self, moment: &str) -> anyhow::Result<()> {
-        self.facts.lock().unwrap_or_else(|broken| broken.into_inner())[moment] = json!(now());
+        self.know(moment, json!(now()))
+    }
+
+    /// Notes something more.
+    ///
+    /// # Errors
+    /// Where the disk takes no more.
+    pub fn know(&self, what: &str, value: Value) -> anyhow::Result<()> {
+        self.facts.lock().unwrap_or_else(|broken| broken.into_inner())[what] = value;
         self.write()
     }
 
     fn write(&self) -> anyhow::Result<()> {
         let facts = self.facts.lock().unwrap_or_else(|broken| broken.into_inner());
         fs::write(&self.path, format!("{facts:#}\n")).with_context(|| self.path.display().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_one_runs_at_a_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let first = lock(folder.path()).expect("it can be locked");
+        assert!(first.is_some());
+        assert!(lock(folder.path()).expect("it can be tried").is_none(), "two runs have one folder");
+        drop(first);
+        assert!(lock(folder.path()).expect("it can be locked").is_some());
     }
 }

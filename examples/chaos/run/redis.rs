@@ -1,6 +1,7 @@
 //! The Redis of a run: it keeps what it was told through a SIGKILL, and can be emptied, full and read-only.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,11 @@ impl Redis {
 
     pub fn url() -> String {
         format!("redis://{}:6379", Part::Redis.ip())
+    }
+
+    /// How it ended, where it did although it should run.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.as_mut()?.ended()
     }
 
     /// Starts it, if it does not run, and waits until it answers.

@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Swarm {
     pub part: Part,
+    pub devices: u32,
     net: Arc<Net>,
     program: PathBuf,
     secret: String,
@@ -91,12 +92,14 @@ impl Devices<'_> {
         ];
         let mut arguments: Vec<String> =
             options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
-        arguments.push("--quiet".to_owned());
+        // A device that an operator ended is told not to come back; here it does, or fewer and fewer would be left.
+        arguments.extend(["--quiet", "--stubborn"].map(str::to_owned));
         arguments.extend(self.nodes.iter().map(|node| format!("{}:{PORT}", node.ip())));
         let (net, program) = (self.net.clone(), self.program.to_owned());
         let (secret, out) = (self.secret.to_owned(), self.out.to_owned());
         let part = Part::Swarm(herd.letter);
-        Swarm { part, net, program, secret, arguments, out, runs: 0, process: None }
+        let devices = herd.devices;
+        Swarm { part, devices, net, program, secret, arguments, out, runs: 0, process: None }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -11,6 +10,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Options;
+use super::ails::Ails;
+use super::alarms::Alarms;
 use super::clock::Clock;
 use super::net::Net;
 use super::node::{Api, Node, Secrets};
@@ -38,8 +39,8 @@ pub struct World {
     pub troubles: Troubles,
     /// Nodes drain one after another.
     pub draining: Mutex<()>,
-    /// How many faults are open.
-    pub open: AtomicUsize,
+    pub ails: Ails,
+    alarms: Mutex<Alarms>,
     claims: BTreeMap<Part, Arc<Mutex<()>>>,
     program: PathBuf,
     secrets: Secrets,
@@ -71,7 +72,7 @@ impl World {
         let own = |part: Part| folder.join(part.to_string());
         let clock = |part: Part| -> anyhow::Result<Option<Clock>> {
             let wanted = options.kinds().contains(&Kind::Clock);
-            wanted.then(|| Clock::new(&own(part), part == Part::Postgres)).transpose()
+            wanted.then(|| Clock::new(&own(part), part != Part::Postgres)).transpose()
         };
         let (mut postgres, mut redis) = (None, None);
         if options.schedule.setup.has_stores() {
@@ -98,7 +99,8 @@ impl World {
             operator: Lines::create(&out.join("operator.jsonl"))?,
             troubles: Troubles::default(),
             draining: Mutex::default(),
-            open: AtomicUsize::new(0),
+            ails: Ails::default(),
+            alarms: Mutex::default(),
             claims: parts.iter().copied().chain(swarms).map(|part| (part, Arc::default())).collect(),
             program: options.swarm.clone().unwrap_or_else(|| options.lastpong.clone()),
             secrets,
@@ -161,27 +163,33 @@ impl World {
         Some(claimed)
     }
 
-    /// Waits until these nodes have all they need; while other faults are open it is enough that they admit devices.
-    pub async fn recovers(&self, nodes: &[Part], patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
+    /// Waits until these nodes have all they need; while a cause of trouble is there it is enough that they admit devices,
+    /// and no patience is lost.
+    ///
+    /// # Errors
+    /// The node for which this was too long.
+    pub async fn recovers(&self, nodes: &[Part], patience: Duration) -> Result<(), Part> {
+        let mut deadline = Instant::now() + patience;
         for node in nodes {
             loop {
-                let others = self.open.load(Ordering::Relaxed) > 1;
-                if self.api.is_whole(*node).await || others && self.api.is_ready(*node).await {
+                let before = self.ails.any();
+                if self.api.is_whole(*node).await || before && self.api.is_ready(*node).await {
                     break;
                 }
-                if Instant::now() > deadline {
-                    return false;
+                if before || self.ails.any() {
+                    deadline = Instant::now() + patience;
+                } else if Instant::now() > deadline {
+                    return Err(*node);
                 }
                 sleep(LOOK).await;
             }
         }
-        true
+        Ok(())
     }
 
     /// Waits until every node has all that it needs, and nothing left in its journal.
     pub async fn become_whole(&self, patience: Duration) -> bool {
-        self.recovers(&self.node_parts(), patience).await
+        self.recovers(&self.node_parts(), patience).await.is_ok()
     }
 
     /// Watches over what should run, for ever: what ended by itself is a failure of the run, and is started again.
@@ -198,6 +206,7 @@ impl World {
                     self.troubles.note(node.start());
                 }
             }
+            self.watch_stores().await;
             for swarm in &self.swarms {
                 let Ok(mut swarm) = swarm.try_lock() else { continue };
                 if swarm.is_gone() {
@@ -206,6 +215,37 @@ impl World {
                 }
             }
             sleep(LOOK).await;
+        }
+    }
+
+    async fn watch_stores(&self) {
+        if let Some(Ok(mut postgres)) = self.postgres.as_ref().map(Mutex::try_lock)
+            && let Some(status) = postgres.ended()
+            && !self.ails.may_end(Part::Postgres)
+        {
+            self.troubles.add(format!("postgres ended by itself, {status}"));
+            self.troubles.note(postgres.run().await);
+        }
+        if let Some(Ok(mut redis)) = self.redis.as_ref().map(Mutex::try_lock)
+            && let Some(status) = redis.ended()
+            && !self.ails.may_end(Part::Redis)
+        {
+            self.troubles.add(format!("redis ended by itself, {status}"));
+            self.troubles.note(redis.run().await);
+        }
+        self.heed_alarms().await;
+    }
+
+    /// Looks for what the stores wrote of processes that ended as none should, since the last look.
+    pub async fn heed_alarms(&self) {
+        let mut alarms = self.alarms.lock().await;
+        for part in [Part::Postgres, Part::Redis] {
+            let new = alarms.look(&self.out.join("nodes"), &format!("{part}-"));
+            for alarm in self.troubles.note(new.map_err(Into::into)).unwrap_or_default() {
+                if !self.ails.may_end(part) {
+                    self.troubles.add(alarm);
+                }
+            }
         }
     }
 }

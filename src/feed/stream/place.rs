@@ -13,6 +13,9 @@ pub(super) struct Place {
     pub after: i64,
     /// Events up to this were published, or need not be.
     pub told: i64,
+    /// What [`Place::told`] was before the stream was found empty, until something was appended: it may have been another
+    /// relay's turn, and what came since is still to be published.
+    told_before: Option<i64>,
 }
 
 impl Place {
@@ -26,16 +29,17 @@ impl Place {
         self.last = last;
         if last == 0 {
             self.after = (log.newest - max_len).max(log.oldest - 1).max(0);
+            self.told_before = self.told_before.or(Some(self.told));
             self.told = self.told.max(log.newest);
         } else {
             self.after = last;
-            self.told = self.told.max(last);
+            self.told = self.told_before.take().unwrap_or(self.told).max(last);
         }
     }
 
     /// The events after [`Place::after`], up to this one, were appended.
     pub fn appended(&mut self, newest: i64) {
-        (self.last, self.after) = (newest, newest);
+        (self.last, self.after, self.told_before) = (newest, newest, None);
         self.told = self.told.max(newest);
     }
 }

@@ -49,7 +49,9 @@ impl Herd<'_> {
         }));
         self.tally.pulse.pings += u64::from(tale.pings);
         self.tally.lost += u64::from(tale.lost);
-        *self.tally.pulse.ends.entry(how.as_str().to_owned()).or_default() += 1;
+        // For people it is another thing than an end of the device's choosing.
+        let how_told = if visit.gave_up() { "gave_up" } else { how.as_str() };
+        *self.tally.pulse.ends.entry(how_told.to_owned()).or_default() += 1;
         if let Some(code) = code {
             *self.tally.codes.entry(code).or_default() += 1;
         }
@@ -58,18 +60,18 @@ impl Herd<'_> {
         // One that connected twice is replaced by its own doing.
         let by_itself = device.lines > 0;
         if visit.did_nothing() && !by_itself && how != How::Left {
-            self.unexpected(&visit, how, code);
+            self.unexpected(&visit, how_told, code);
         }
         self.come_back(visit.device, Outcome::Ended { code });
     }
 
-    fn unexpected(&mut self, visit: &Visit, how: How, code: Option<u16>) {
+    fn unexpected(&mut self, visit: &Visit, how: &str, code: Option<u16>) {
         self.tally.pulse.unexpected += 1;
         if self.tally.unexpected.len() < TOLD_BY_NAME {
             self.tally.unexpected.push(Unexpected {
                 device: self.plan.device_id(visit.device).to_string(),
                 session: visit.session.to_string(),
-                how: how.as_str().to_owned(),
+                how: how.to_owned(),
                 code,
             });
         }

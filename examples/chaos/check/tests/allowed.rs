@@ -137,3 +137,62 @@ fn a_node_closes_for_what_came_after_the_record() {
     let made = made.ends("kicked", "operator", Some(4011), 57.0);
     fine(vec![made], |world| world.kick("kicked-first", 56.9));
 }
+
+#[test]
+fn a_device_gives_up_where_the_network_or_its_node_was_away() {
+    let gave_up = |device: &str, node: &'static str, dial: f64, when: f64| {
+        Made::new(device, node, dial).did(when, "gave_up").saw(when, "self", None)
+    };
+    let cut = gave_up("in-a-cut", "node-1", 240.0, 255.0).ends("read_error", "socket", None, 256.1);
+    let stopped = gave_up("at-a-stop", "node-3", 105.0, 114.5);
+    let found = gave_up("found-before", "node-1", 245.0, 256.5);
+    let starved = gave_up("starved", "node-1", 350.0, 363.5).ends("read_error", "socket", None, 363.51);
+    let sessions = vec![
+        cut,
+        starved,
+        stopped.ends("node_lost", "peer_node", None, 116.0),
+        found.ends("pong_timeout", "heartbeat", Some(4012), 253.0),
+    ];
+    fine(sessions, |_| {});
+}
+
+#[test]
+fn a_silent_device_is_found_late_where_the_store_was_away() {
+    let made = Made::new("found-late", "node-1", 195.0).did(201.0, "silent").owed(201.2);
+    let made = made.saw(203.3, "close_frame", Some(4012));
+    fine(vec![made.ends_told("pong_timeout", "heartbeat", Some(4012), 203.25, 225.0)], |_| {});
+}
+
+#[test]
+fn a_kick_that_found_nobody_ends_nobody() {
+    let mut files = World::healthy().files();
+    files
+        .operator
+        .push(json!({"at": at(30.0), "is": "kick", "session": Uuid::from_u128(77), "status": null}));
+    files.operator.push(json!({"at": at(30.1), "is": "kick", "session": Uuid::from_u128(77), "status": 404}));
+    let verdict = judged(&files);
+    assert!(verdict.held(), "{verdict}");
+}
+
+/// Over a lossy network some come through and others do not.
+#[test]
+fn of_nodes_on_one_lossy_network_one_may_be_lost() {
+    let made = Made::new("unlucky", "node-3", 436.0).saw(452.0, "close_frame", Some(4000));
+    fine(vec![made.ends("node_lost", "peer_node", None, 451.0)], |world| {
+        let ways = [["node-1", "postgres"], ["node-2", "postgres"], ["node-3", "postgres"]];
+        world.fault("lossy", &["postgres"], &ways, 440.0, 455.0);
+    });
+}
+
+/// What ended it first was known to its node alone, which died with it; the record says who came next.
+#[test]
+fn one_that_was_over_is_replaced_where_its_node_could_not_say_so() {
+    let made = Made::new("comes-back", "node-2", 70.0).did(79.9, "reset").saw(79.9, "self", None);
+    let again = Made { started: 84.0, ..Made::new("comes-back", "node-1", 83.9) };
+    let again = again.did(88.0, "close").saw(88.02, "close_frame", Some(1000));
+    let sessions = vec![
+        made.ends("replaced", "peer_node", Some(4509), 83.95),
+        again.ends("client_closed", "close_frame", Some(1000), 88.01),
+    ];
+    fine(sessions, |_| {});
+}

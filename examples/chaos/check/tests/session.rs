@@ -41,6 +41,8 @@ pub struct Made {
     pub record: Option<Record>,
     /// The node's clock is off by so many seconds.
     pub clock: f64,
+    /// Of its node; the world counts them.
+    pub incarnation: Uuid,
 }
 
 impl Made {
@@ -62,6 +64,7 @@ impl Made {
             last_pong: dial + 1.0,
             record: None,
             clock: 0.0,
+            incarnation: Uuid::nil(),
         }
     }
 
@@ -130,8 +133,10 @@ impl Made {
     /// Its device's own lines, with when each was written.
     pub fn device_lines(&self, conn: u64) -> Vec<Value> {
         let Self { device, node, id, .. } = self;
+        let vanishes = self.deeds.iter().any(|(_, what)| *what == "vanish");
+        let behaviour = if vanishes { "vanish" } else { "answer" };
         let mut lines = vec![json!({"at": at(self.dial), "is": "dial", "conn": conn, "device": device,
-            "to": "127.0.0.1:1", "behaviour": "answer"})];
+            "to": "127.0.0.1:1", "behaviour": behaviour})];
         if !self.welcomed {
             let failed = at(self.dial + 0.5);
             lines.push(json!({"at": failed, "is": "failed", "conn": conn, "error": "closed"}));
@@ -156,7 +161,7 @@ impl Made {
     pub fn events(&self) -> Vec<(f64, Value)> {
         let connected = time(self.dial + 0.01 + self.clock);
         let data = json!({"device_id": self.device, "device_type": "device", "session_id": self.id,
-            "node_id": self.node, "incarnation": Uuid::nil(), "connected_at": connected});
+            "node_id": self.node, "incarnation": self.incarnation, "connected_at": connected});
         let event = |kind: &str, data: Value| {
             json!({"specversion": "1.0", "source": format!("/lastpong/{}", self.node),
                 "type": format!("lastpong.session.{kind}.v1"), "subject": self.device, "data": data})

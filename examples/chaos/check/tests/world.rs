@@ -278,9 +278,21 @@ impl World {
         self.fault("lossy", &["node-2"], &[["devices", "node-2"]], 390.0, 400.0);
     }
 
+    /// Its node's, which is new after each of its ends.
+    fn incarnation(&self, made: &Made) -> Uuid {
+        let ends = self.faults.iter().filter(|line| {
+            ["kill", "drain"].iter().any(|kind| line["kind"] == *kind)
+                && line["whom"][0] == made.node
+                && line["at"].as_i64() < Some(at(made.dial))
+        });
+        let node = made.node.bytes().last().unwrap_or_default();
+        Uuid::from_u128(u128::from(node) << 32 | ends.count() as u128)
+    }
+
     /// The run as its writers would have written it.
     pub fn files(&self) -> Files {
-        let mut log: Vec<(f64, Value)> = self.made.iter().flat_map(Made::events).collect();
+        let dated = self.made.iter().map(|made| Made { incarnation: self.incarnation(made), ..made.clone() });
+        let mut log: Vec<(f64, Value)> = dated.flat_map(|made| made.events()).collect();
         log.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut devices: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for (made, conn) in self.made.iter().zip(1..) {

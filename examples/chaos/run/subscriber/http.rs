@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use futures_util::{SinkExt, StreamExt};
 use reqwest::Method;
-use serde_json::Value;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 
-use super::Subscriber;
+use super::{Subscriber, Wrapping};
 use crate::run::node::{Api, PORT};
 use crate::run::part::Part;
 
@@ -24,8 +23,12 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 const BETWEEN_PAGES: Duration = Duration::from_millis(200);
 
+/// So long a slow reader reads, and so long it then does not.
+const READS: Duration = Duration::from_secs(3);
+const RESTS: [Duration; 3] = [Duration::from_secs(2), Duration::from_secs(5), Duration::from_secs(12)];
+
 /// Reads until the stream ends.
-pub async fn sse(subscriber: &Subscriber, api: &Api, node: Part) -> anyhow::Result<()> {
+pub async fn sse(subscriber: &Subscriber, api: &Api, node: Part, slow: bool) -> anyhow::Result<()> {
     let request = api
         .request(Method::GET, node, "/v1/events")
         .header("Accept", "text/event-stream")
@@ -35,30 +38,32 @@ pub async fn sse(subscriber: &Subscriber, api: &Api, node: Part) -> anyhow::Resu
         bail!("{}: {}", response.status(), response.text().await.unwrap_or_default());
     }
     let mut buffer = Vec::new();
+    let mut rests = RESTS.iter().cycle();
+    let mut rest_at = Instant::now() + READS;
     while let Some(chunk) = timeout(SILENCE, response.chunk()).await.context("silence")?? {
         buffer.extend_from_slice(&chunk);
         while let Some(end) = buffer.windows(2).position(|two| two == b"\n\n") {
             let block: Vec<u8> = buffer.drain(..end + 2).collect();
-            take_block(subscriber, &String::from_utf8_lossy(&block))?;
+            take_block(subscriber, &String::from_utf8_lossy(&block));
+        }
+        if slow && Instant::now() >= rest_at {
+            sleep(rests.next().copied().unwrap_or_default()).await;
+            rest_at = Instant::now() + READS;
         }
     }
     Ok(())
 }
 
 /// One message of a stream; a comment has no data.
-fn take_block(subscriber: &Subscriber, block: &str) -> anyhow::Result<()> {
+fn take_block(subscriber: &Subscriber, block: &str) {
     let field = |name: &str| {
         block
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(|rest| rest.trim_start()))
     };
-    let Some(data) = field("data") else { return Ok(()) };
-    let event: Value = serde_json::from_str(data).with_context(|| format!("not JSON: {data}"))?;
-    let (id, kind) = (field("id").unwrap_or_default(), field("event").unwrap_or_default());
-    let matches = event["data"]["seq"].as_i64() == id.parse().ok() && event["type"] == kind;
-    subscriber.saw(&event)?;
-    ensure!(matches, "a message of id {id:?} and type {kind:?} carries another event: {event}");
-    Ok(())
+    let Some(data) = field("data") else { return };
+    let (id, event) = (field("id").unwrap_or_default(), field("event").unwrap_or_default());
+    subscriber.got(data, Wrapping::Sent { id, event });
 }
 
 /// Reads until the WebSocket ends.
@@ -80,7 +85,7 @@ pub async fn ws(subscriber: &Subscriber, api: &Api, node: Part) -> anyhow::Resul
             }
             Ok(None) => return Ok(()),
             Ok(Some(Ok(Message::Text(text)))) => {
-                subscriber.saw(&serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))?)?;
+                subscriber.got(&text, Wrapping::Bare);
             }
             Ok(Some(Ok(Message::Close(frame)))) => bail!("closed: {frame:?}"),
             Ok(Some(message)) => _ = message?,
@@ -95,7 +100,7 @@ pub async fn pages(subscriber: &Subscriber, api: &Api, node: Part) -> anyhow::Re
         let path = format!("/v1/events?after={}&limit=500", subscriber.after());
         let page = timeout(ANSWER, api.json(node, &path)).await.context("no answer")??;
         let events = page["events"].as_array().with_context(|| format!("a page without events: {page}"))?;
-        events.iter().try_for_each(|event| subscriber.saw(event))?;
+        events.iter().for_each(|event| subscriber.saw(event));
         if events.is_empty() {
             sleep(BETWEEN_PAGES).await;
         }

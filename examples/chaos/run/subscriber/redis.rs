@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use redis::streams::{StreamReadOptions, StreamReadReply};
 use redis::{AsyncCommands, FromRedisValue};
 
-use super::Subscriber;
+use super::{CHANNELS, Subscriber, Wrapping};
 use crate::run::redis::{Redis, connect};
 
 const BLOCK_MS: usize = 5_000;
@@ -26,7 +26,7 @@ pub async fn stream(subscriber: &Subscriber) -> anyhow::Result<()> {
             let text =
                 entry.map.get("event").with_context(|| format!("entry {} without an event", entry.id))?;
             let text: String = String::from_redis_value_ref(text)?;
-            subscriber.saw(&serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))?)?;
+            subscriber.got(&text, Wrapping::Bare);
         }
     }
 }
@@ -34,11 +34,11 @@ pub async fn stream(subscriber: &Subscriber) -> anyhow::Result<()> {
 /// Listens until the connection ends.
 pub async fn pubsub(subscriber: &Subscriber) -> anyhow::Result<()> {
     let mut pubsub = ::redis::Client::open(Redis::url())?.get_async_pubsub().await?;
-    pubsub.psubscribe("lastpong:events:*").await?;
+    pubsub.psubscribe(format!("{CHANNELS}*")).await?;
     let mut messages = pubsub.into_on_message();
     while let Some(message) = messages.next().await {
         let text: String = message.get_payload()?;
-        subscriber.saw(&serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))?)?;
+        subscriber.got(&text, Wrapping::Channel(message.get_channel_name()));
     }
     Ok(())
 }
