@@ -15,7 +15,7 @@
 use super::at::SECOND;
 use super::device::{self, Bearing, bearing};
 use super::devices::{Conn, Deed};
-use super::explain::Case;
+use super::explain::{Case, NEAR};
 use super::log::What;
 use super::records::Records;
 use super::rules::{self, from_afar};
@@ -104,9 +104,11 @@ fn unwelcomed(case: &Case<'_>) -> Wrong {
 fn code(case: &Case<'_>) -> Wrong {
     let said = case.end.close_code;
     if let Some(told) = case.told_code() {
-        // The holder may not have heard of the record's end yet, and have closed for what came after it.
-        let until = case.conn?.end?.at.max(case.to);
-        let from_elsewhere = from_afar(case.detected_by) && crossed(&Case { to: until, ..*case }, told);
+        // The holder may not have heard of the record's end yet, and have closed for what came after it; or its own word
+        // may not have reached the record, and another's did, later.
+        let closed_at = case.conn?.end?.at;
+        let (from, to) = (case.from.min(closed_at.before(NEAR)), case.to.max(closed_at));
+        let from_elsewhere = from_afar(case.detected_by) && crossed(&Case { from, to, ..*case }, told);
         let differs = said != Some(told) && !from_elsewhere;
         return differs.then(|| {
             (

@@ -89,6 +89,19 @@ fn a_device_that_waited_in_vain_for_its_welcome_is_let_go() {
     assert_eq!(broken(&judged(&world.files())), [(Promise::P6, "reason")], "nothing was full");
 }
 
+/// Its device was told 1001; that word was in the journal, and the device's next session was on the record first.
+#[test]
+fn what_a_drained_node_could_not_say_its_devices_next_session_says() {
+    let told = Made::new("moves-on", "node-3", 195.0).saw(208.5, "close_frame", Some(1001));
+    let again = Made { started: 222.05, journaled: true, ..Made::new("moves-on", "node-1", 209.0) };
+    let again = again.did(230.0, "close").saw(230.02, "close_frame", Some(1000));
+    let sessions = vec![
+        told.ends_told("replaced", "peer_node", Some(4509), 222.0, 222.02),
+        again.ends("client_closed", "close_frame", Some(1000), 230.01),
+    ];
+    fine(sessions, |world| world.fault("drain", &["node-3"], &[], 207.0, 213.0));
+}
+
 #[test]
 fn after_a_cut_connections_back_off_for_as_long_again() {
     let made = Made::new("backs-off", "node-1", 245.0).owed(255.0).saw(261.0, "error", None);
