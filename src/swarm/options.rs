@@ -49,6 +49,7 @@ Behaviours, each with its share in --mix:
   deaf    stops reading                        flap    comes and goes every second or so
   slow    sends its handshake in dribbles      twice   connects while its first connection lives
 Those that leave or fall silent behave for --stay first, and behave so again when they come back.
+Any device that hears nothing for three ping intervals and a pong timeout gives its connection up and dials anew.
 
 SIGTERM or SIGINT has the devices leave with a close frame and ends with the report; a second one stops at once.
 Exits with 1 if no device was welcomed. Devices show tokens made with LASTPONG_TOKEN_SECRET, or else with
