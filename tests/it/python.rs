@@ -107,7 +107,7 @@ async fn it_is_replaced() {
 #[tokio::test]
 async fn its_token_runs_out() {
     let server = Server::start(&[]).await;
-    let python = Python::connect(&server, &Token::of("guest").expires_in(3).mint(), "hold").await;
+    let python = Python::connect(&server, &Token::of("guest").expires_in(10).mint(), "hold").await;
     python.ends(&server, 4005, End::by("token_expired")).await;
 }
 

@@ -84,7 +84,7 @@ async fn a_last_frame_is_a_sign_of_life() {
     let lasts = [
         ("a close", raw::frame(true, CLOSE, &1000u16.to_be_bytes()), End::by("client_closed").code(1000)),
         ("a violation", vec![0x81, 0x02, b'h', b'i'], End::by("protocol_error")),
-        ("one frame too many", heartbeats(500), End::by("rate_limited")),
+        ("frames too many", heartbeats(500), End::by("rate_limited")),
     ];
     let mut idle = Vec::new();
     for (what, bytes, end) in lasts {
@@ -94,7 +94,7 @@ async fn a_last_frame_is_a_sign_of_life() {
     // The silence itself is what is tested: there is no condition to wait for but its length.
     tokio::time::sleep(Duration::from_secs(2)).await;
     for (what, bytes, end, mut device, session) in idle {
-        device.bytes(&bytes).await.expect("still connected");
+        device.flood(&bytes).await;
         let record = expect_end(&server, &session, end).await;
         let ms = |name: &str| record["data"][name].as_f64().expect("milliseconds");
         assert!(ms("duration_ms") >= 2000.0, "{what}: {record:#}");
@@ -294,8 +294,7 @@ async fn a_frame_over_the_limit_is_answered_with_1009() {
 async fn too_many_frames_are_answered_with_4013() {
     let server = Server::start(&[("FRAMES_PER_SEC", "10")]).await;
     let (mut device, welcome) = Raw::connect(server.addr, &token("hasty")).await;
-    device.bytes(&heartbeats(500)).await.unwrap();
-    assert_eq!(device.closed(true).await, Seen::Close(Some(4013)));
+    assert_eq!(device.flood(&heartbeats(500)).await, Seen::Close(Some(4013)));
     expect_end(&server, &session_id(&welcome), End::by("rate_limited")).await;
 }
 

@@ -253,6 +253,21 @@ impl Raw {
         .await
     }
 
+    /// Sends these over and over, reading in between, until the server closes. Once is not enough: what comes on
+    /// the heels of a stall of the server's own is not held against a device.
+    pub async fn flood(&mut self, bytes: &[u8]) -> Seen {
+        const BETWEEN: Duration = Duration::from_millis(200);
+        within("the server to close on a flood", async {
+            loop {
+                let _ = self.bytes(bytes).await;
+                if let Ok(seen) = tokio::time::timeout(BETWEEN, self.closed(true)).await {
+                    return seen;
+                }
+            }
+        })
+        .await
+    }
+
     /// Ends it with a reset.
     pub fn reset(self) {
         // A linger time of zero makes the kernel send RST in place of FIN.
