@@ -177,11 +177,16 @@ fn last_heard(case: &Case<'_>) -> Wrong {
     if later {
         return Some(("last_pong_at", "it was heard later than its device last spoke".into()));
     }
-    // What was on its way when a socket broke may never have been read.
-    let read_to_the_end =
-        matches!(case.reason, "client_closed" | "pong_timeout" | "draining" | "kicked" | "replaced");
-    let device = device.filter(|_| read_to_the_end && case.detected_by != "socket")?;
-    let spoke_before = device.min(case.end.disconnected_at).before(ON_THE_WAY);
+    // What came before a close was read before it; what was on its way when the server decided, or when a socket broke,
+    // may never have been read.
+    let decided = case.end.disconnected_at;
+    let device = device.filter(|device| match case.reason {
+        _ if case.detected_by == "socket" => false,
+        "client_closed" => true,
+        "pong_timeout" | "draining" | "kicked" | "replaced" => *device < decided.before(ON_THE_WAY),
+        _ => false,
+    })?;
+    let spoke_before = device.min(decided).before(ON_THE_WAY);
     record
         .is_none_or(|record| record < spoke_before)
         .then(|| ("last_pong_at", "its device spoke later than the record says".into()))

@@ -158,6 +158,13 @@ pub struct Kick {
     pub answer: Option<(At, u16)>,
 }
 
+/// A commit that took Postgres long, although it asked for next to nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Slow {
+    pub from: At,
+    pub to: At,
+}
+
 /// A session that a node listed as live at the quiet time.
 #[derive(Debug, Clone)]
 pub struct Live {
@@ -177,6 +184,7 @@ pub struct Records {
     pub dials: HashMap<Name, Vec<usize>>,
     pub faults: Faults,
     pub kicks: Vec<Kick>,
+    pub slow: Vec<Slow>,
     pub log: Log,
     pub sessions: Sessions,
     pub live: Vec<Live>,
@@ -191,6 +199,7 @@ impl Records {
         let run = read_run(&dir.join("run.json"))?;
         let faults = faults::read(&dir.join("faults.jsonl"))?;
         let kicks = read_kicks(&dir.join("operator.jsonl"))?;
+        let slow = read_slow(&dir.join("slow.jsonl"))?;
         let live = read_live(&dir.join("live.jsonl"))?;
         let mut names = Names::default();
         let mut sessions = Sessions::default();
@@ -209,6 +218,7 @@ impl Records {
             dials,
             faults,
             kicks,
+            slow,
             log,
             sessions,
             live,
@@ -276,6 +286,21 @@ fn read_kicks(path: &Path) -> Result<Vec<Kick>, Unreadable> {
         Ok(())
     })?;
     Ok(kicks)
+}
+
+fn read_slow(path: &Path) -> Result<Vec<Slow>, Unreadable> {
+    #[derive(Deserialize)]
+    #[serde(tag = "is", rename_all = "snake_case")]
+    enum Line {
+        Slow { at: At, took_ms: u32 },
+    }
+    let mut slow = Vec::new();
+    each_line(path, |_, bytes| {
+        let Line::Slow { at, took_ms } = serde_json::from_slice(bytes)?;
+        slow.push(Slow { from: at.before(ms(took_ms)), to: at });
+        Ok(())
+    })?;
+    Ok(slow)
 }
 
 fn read_live(path: &Path) -> Result<Vec<Live>, Unreadable> {

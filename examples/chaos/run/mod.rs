@@ -7,7 +7,7 @@
 //!
 //! `plan` is the schedule; `net`, `disk`, `clock`, `process` and `guardian` are the ground it stands on; `node`,
 //! `postgres`, `redis`, `swarm` and `subscriber` live on it, together as `world`; `faults` and `kicks` trouble them;
-//! `finish` ends it. `needs` is what the machine has to have, `ails` and `alarms` are what goes wrong meanwhile.
+//! `finish` ends it. `needs` is what the machine has to have, `ails`, `alarms` and `probe` are what goes wrong meanwhile.
 
 mod ails;
 mod alarms;
@@ -23,6 +23,7 @@ mod node;
 mod part;
 pub mod plan;
 mod postgres;
+mod probe;
 mod process;
 mod record;
 mod redis;
@@ -234,8 +235,9 @@ async fn carry_out(
 ) -> anyhow::Result<Vec<String>> {
     let out = places.out;
     let world = Arc::new(World::start(options, net, seed, places).await?);
-    let has_redis = options.schedule.setup.has_stores();
-    let subscribers = Subscribers::start(&world.api, &world.node_parts(), has_redis, out)?;
+    let has_stores = options.schedule.setup.has_stores();
+    let subscribers = Subscribers::start(&world.api, &world.node_parts(), has_stores, out)?;
+    let slow = record::Lines::create(&out.join("slow.jsonl"))?;
     about.know("subscribers", json!(subscribers.names()))?;
     for swarm in &world.swarms {
         swarm.lock().await.start()?;
@@ -247,6 +249,7 @@ async fn carry_out(
             () = faults::all(&world, plan) => {}
             () = kicks::kicks(&world, seed) => {}
             () = progress(&world) => {}
+            () = probe::probe(&slow, &world.troubles), if has_stores => {}
         }
         finish::finish(&world, about, subscribers, out).await
     };

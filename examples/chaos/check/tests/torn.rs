@@ -46,7 +46,15 @@ fn a_cut_last_line_is_as_if_it_was_not_written() {
 
 #[test]
 fn a_file_that_is_missing_is_named() {
-    for name in ["run.json", "faults.jsonl", "operator.jsonl", "log.jsonl", "live.jsonl", "stream.jsonl"] {
+    for name in [
+        "run.json",
+        "faults.jsonl",
+        "operator.jsonl",
+        "slow.jsonl",
+        "log.jsonl",
+        "live.jsonl",
+        "stream.jsonl",
+    ] {
         let dir = written();
         std::fs::remove_file(dir.path().join(name)).unwrap();
         assert!(error(dir.path()).contains(name), "{}", error(dir.path()));

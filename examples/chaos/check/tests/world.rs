@@ -29,6 +29,7 @@ pub struct Files {
     pub devices: BTreeMap<String, Vec<Value>>,
     pub faults: Vec<Value>,
     pub operator: Vec<Value>,
+    pub slow: Vec<Value>,
     pub log: Vec<(f64, Value)>,
     pub subscribers: BTreeMap<String, Vec<Value>>,
     pub stream: Vec<Value>,
@@ -322,7 +323,9 @@ impl World {
         let live = live.collect();
         let (subscribers, stream) = Default::default();
         let (faults, operator) = (self.faults.clone(), self.kicks.clone());
-        let mut files = Files { run, devices, faults, operator, log, subscribers, stream, live };
+        // While the devices came.
+        let slow = vec![json!({"at": at(1.0), "is": "slow", "took_ms": 600})];
+        let mut files = Files { run, devices, faults, operator, slow, log, subscribers, stream, live };
         files.number();
         files.tell();
         files
@@ -396,6 +399,7 @@ impl Files {
         write("run.json", self.run.to_string());
         write("faults.jsonl", lines(&self.faults));
         write("operator.jsonl", lines(&self.operator));
+        write("slow.jsonl", lines(&self.slow));
         write("live.jsonl", lines(&self.live));
         write("stream.jsonl", lines(&self.stream));
         write("log.jsonl", lines(&self.log.iter().map(|(_, event)| event.clone()).collect::<Vec<_>>()));

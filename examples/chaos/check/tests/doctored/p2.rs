@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::super::session::at;
 use super::{Promise, World, expect, judged, log, said};
 
 #[test]
@@ -70,4 +71,7 @@ fn p2_a_welcome_says_no_number_though_nothing_kept_the_node_from_the_store() {
     expect(&unnumbered("given-up"), Promise::P2, "welcomed without a number", "given-up");
     assert!(judged(&unnumbered("orphan")).held(), "a node had just been drained");
     assert!(judged(&unnumbered("closes")).held(), "all devices had just come");
+    let mut files = unnumbered("stays-3");
+    files.slow.push(json!({"at": at(465.5), "is": "slow", "took_ms": 900}));
+    assert!(judged(&files).held(), "Postgres was slow");
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::super::session::{Made, at};
-use super::{Promise, expect, record, said, world};
+use super::{Promise, expect, judged, record, said, world};
 
 #[test]
 fn p6_the_wrong_reason() {
@@ -81,6 +81,13 @@ fn p6_times_that_cannot_be() {
         "is-kicked",
     );
     expect(&said("closes", ended, "last_pong_at", time(14.0)), Promise::P6, "last_pong_at", "closes");
+    // Its last pong came half a second before it was replaced, and may have lain unread.
+    assert!(judged(&said("twice", ended, "last_pong_at", time(26.0))).held());
+    let mut files = world(|world| world.find("twice").last_pong = 29.5);
+    let place = files.place("twice", ended, 0);
+    files.log[place].1["data"]["last_pong_at"] = time(27.0);
+    files.tell();
+    expect(&files, Promise::P6, "last_pong_at", "twice");
 }
 
 #[test]
