@@ -7,7 +7,7 @@
 //! | `replaced` | its device dialled again before: see `replaced` |
 //! | `node_lost` | its node was killed, and not before its incarnation was there; or stood still or was cut off from Postgres for most of a lease, while a peer was not; or went away in good order while Postgres was away, so that its word was not on the record |
 //! | `read_error`, `ping_failed`, `pong_timeout`, `slow_consumer` | the network between device and node was hurt; the device's process stood still |
-//! | `internal_error` | it was never welcomed, for its start could not be written: the disk was full, and Postgres away |
+//! | `internal_error` | it was never welcomed, for its start could not be written: the disk was full, and Postgres away or slow |
 //! | `read_error`, `ping_failed` | the device's process was killed: the kernel ends its sockets |
 //!
 //! Nothing else ends a session in good faith. In particular no fault of Postgres or Redis alone does, nor load, floods,
@@ -193,7 +193,8 @@ impl<'a> Case<'a> {
         let faults = &records.faults;
         faults.of(Kind::Full, self.node).any(|f| f.overlaps(from, self.to))
             && (records.run.setup == Setup::Embedded
-                || faults.postgres_was_away_for(self.node, from, self.to))
+                || faults.postgres_was_away_for(self.node, from, self.to)
+                || records.was_slow(from, self.to))
     }
 
     /// The only store is on the node's own disk.

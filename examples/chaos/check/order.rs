@@ -17,7 +17,7 @@ use super::devices::Swarm;
 use super::faults::{Fault, Kind};
 use super::log::{LogEvent, What};
 use super::names::Name;
-use super::records::{Records, Setup, Slow};
+use super::records::{Records, Setup};
 use super::told::session_of;
 use super::verdict::{Findings, Promise, Violation};
 
@@ -83,10 +83,9 @@ fn judge_welcomes(records: &Records, findings: &mut Findings) {
         let settling = records.run.settling();
         let mut felt = records.faults.all().iter().filter(|f| f.is_felt(welcome.at, welcome.at, settling));
         let came = |s: &Swarm| (s.began..=s.began.after(settling)).contains(&welcome.at);
-        let slow = |s: &Slow| (s.from..=s.to.after(settling)).contains(&welcome.at);
         if felt.any(|f| keeps_from_store(records, f, node))
             || records.swarms.iter().any(came)
-            || records.slow.iter().any(slow)
+            || records.was_slow(welcome.at.before(settling), welcome.at)
         {
             continue;
         }

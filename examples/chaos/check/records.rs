@@ -256,6 +256,11 @@ impl Records {
         })
     }
 
+    /// Postgres took long between these two.
+    pub fn was_slow(&self, from: At, to: At) -> bool {
+        self.slow.iter().any(|slow| slow.from <= to && slow.to >= from)
+    }
+
     /// The end of the time that the records speak of.
     pub fn finish(&self) -> At {
         let swarms = self.swarms.iter().map(|s| s.last_at);

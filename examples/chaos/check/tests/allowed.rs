@@ -87,6 +87,16 @@ fn a_device_that_waited_in_vain_for_its_welcome_is_let_go() {
     let mut world = World::healthy();
     world.made.push(Made { id: Uuid::from_u128(1), ..waits() });
     assert_eq!(broken(&judged(&world.files())), [(Promise::P6, "reason")], "nothing was full");
+
+    let mut world = World::healthy();
+    let made = Made { welcomed: false, started: 411.0, ..Made::new("waits", "node-3", 400.0) };
+    let made = made.ends_told("internal_error", "watchdog", Some(1011), 410.0, 411.1);
+    world.made.push(Made { id: Uuid::from_u128(1), ..made });
+    world.fault("full", &["node-3"], &[], 399.0, 411.0);
+    let mut files = world.files();
+    assert_eq!(broken(&judged(&files)), [(Promise::P6, "reason")], "Postgres took what it was given");
+    files.slow.push(json!({"at": at(400.0), "is": "slow", "took_ms": 2_500}));
+    assert!(judged(&files).held(), "Postgres was slow, and then the disk was full");
 }
 
 /// Its device was told 1001; that word was in the journal, and the device's next session was on the record first.
