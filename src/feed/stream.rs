@@ -8,7 +8,7 @@
 //!   that a relay that was stopped for longer than its lease writes nothing afterwards. The others stand by.
 //! - Redis away delays the stream and nothing else.
 //! - Published is an event when it is first appended. What a stream is refilled with was published before, or while
-//!   nobody could hear it.
+//!   nobody could hear it; a mark beside the stream says so to the relay that goes on with the refilling.
 //!
 //! A stream of another log is told by its events' ids and left alone, for the operator to judge.
 
@@ -34,6 +34,8 @@ use place::{Place, seq_of};
 const STREAM: &str = "lastpong:events";
 /// In the stream's slot of a cluster, so that one script may mind both.
 const LOCK: &str = "{lastpong:events}:relay";
+/// Up to where events were published; in the stream's slot as well.
+const TOLD: &str = "{lastpong:events}:told";
 const SINK: &str = "redis_stream";
 
 const APPEND: &str = include_str!("stream/append.lua");
@@ -212,7 +214,13 @@ impl Copier {
     /// Appends events that follow on the stream's end; also without any, to renew the lock.
     async fn append(&mut self, events: &[std::sync::Arc<Event>]) -> Result<Appended, Trouble> {
         let mut call = cmd("EVAL");
-        call.arg(APPEND).arg(2).arg(STREAM).arg(LOCK).arg(&self.token).arg(LEASE.as_millis() as u64);
+        call.arg(APPEND)
+            .arg(3)
+            .arg(STREAM)
+            .arg(LOCK)
+            .arg(TOLD)
+            .arg(&self.token)
+            .arg(LEASE.as_millis() as u64);
         call.arg(format!("{}-0", self.place.last)).arg(self.max_len).arg(self.place.told);
         for event in events {
             call.arg(event.seq).arg(event.kind.as_str()).arg(event.id.to_string()).arg(&*event.json);

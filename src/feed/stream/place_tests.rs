@@ -57,6 +57,8 @@ struct Redis {
     /// `last-generated-id`; 0 where there is no stream.
     last: i64,
     lock: Option<(u64, u64)>,
+    /// The mark.
+    told: i64,
 }
 
 /// A call of the script that appends.
@@ -99,6 +101,8 @@ struct World<'a> {
     saved: Redis,
     /// The stream lost something, or was empty for longer than a relay could know: not all need be published.
     lost: bool,
+    /// Redis knows less than it did: some may be published twice.
+    was_set_back: bool,
     published: Vec<i64>,
     late: VecDeque<Append>,
     relays: [Relay; 2],
@@ -119,6 +123,7 @@ impl<'a> World<'a> {
             redis: Redis::default(),
             saved: Redis::default(),
             lost: false,
+            was_set_back: false,
             published: Vec::new(),
             late: VecDeque::new(),
             relays: [relay(0), relay(1)],
@@ -160,6 +165,7 @@ impl<'a> World<'a> {
             Step::Save => self.saved = self.redis.clone(),
             Step::SetBack => {
                 self.lost |= self.redis.last > self.saved.last;
+                self.was_set_back |= self.published.iter().any(|seq| *seq > self.saved.told);
                 self.redis = self.saved.clone();
                 self.tally.add("set back", 1);
             }
@@ -251,12 +257,17 @@ impl<'a> World<'a> {
                 redis.last, self.oldest, self.newest
             );
         }
+        let mut told = if redis.last == 0 { call.told } else { call.told.max(redis.told) };
         for event in &call.events {
             assert!(*event > redis.last, "Redis refuses {event} after {}", redis.last);
             (redis.last, _) = (*event, redis.entries.push(*event));
-            if *event > call.told {
+            if *event > told {
+                told = *event;
                 self.published.push(*event);
             }
+        }
+        if !call.events.is_empty() {
+            redis.told = told;
         }
         self.tally.add("appended", call.events.len() as u64);
         redis.lock = Some((call.token, self.now + LEASE));
@@ -274,8 +285,10 @@ impl<'a> World<'a> {
         let kept = self.newest >= self.oldest;
         assert!(!kept || self.redis.last == self.newest, "{} of {}", self.redis.last, self.newest);
         assert!(self.redis.entries.is_sorted_by(|a, b| a < b), "{:?}", self.redis.entries);
-        if !self.lost {
+        if !self.was_set_back {
             assert!(self.published.is_sorted_by(|a, b| a < b), "published twice: {:?}", self.published);
+        }
+        if !self.lost {
             let first = self.published.first().copied().unwrap_or(self.newest + 1);
             let missing =
                 (first..=self.newest).filter(|seq| *seq >= self.oldest && !self.published.contains(seq));
