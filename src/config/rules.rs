@@ -40,7 +40,8 @@ impl Settings {
 
     fn check_support(&self) -> Result<(), ConfigError> {
         let unsupported = |name: &'static str, allowed: &str| {
-            Err(self.bad(name, format!("{allowed} ({} {NOT_SUPPORTED})", self.value_of(name))))
+            let value = self.value_of(name);
+            Err(self.bad(name, format!("{allowed} ({} {NOT_SUPPORTED})", value.escape_debug())))
         };
         let database = self.database_url.as_ref().map(Secret::expose);
         if database.is_some_and(|url| !is_postgres(url) && !is_sqlite_file(url)) {

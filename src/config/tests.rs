@@ -162,10 +162,12 @@ fn what_is_not_built_yet_stops_the_start() {
         ("DATABASE_URL", "sqlite::memory:"),
         ("DATABASE_URL", "sqlite:x.db?mode=memory"),
         ("DATABASE_URL", "file:x.db"),
+        ("DATABASE_URL", "a\rsqlite:x.db"),
         ("LASTPONG_RESUME_WINDOW", "1s"),
     ] {
         let line = refused(name, value);
         assert!(line.starts_with(name) && line.contains("is not supported by this version"), "{line}");
+        assert!(!line.contains(char::is_control), "{line:?} is more than a line");
     }
 }
 
