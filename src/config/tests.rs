@@ -162,7 +162,7 @@ fn what_is_not_built_yet_stops_the_start() {
         ("DATABASE_URL", "sqlite::memory:"),
         ("DATABASE_URL", "sqlite:x.db?mode=memory"),
         ("DATABASE_URL", "file:x.db"),
-        ("DATABASE_URL", "a\rsqlite:x.db"),
+        ("DATABASE_URL", "mysql://a\rb"),
         ("LASTPONG_RESUME_WINDOW", "1s"),
     ] {
         let line = refused(name, value);
