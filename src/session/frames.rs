@@ -51,7 +51,7 @@ pub enum Frame<'a> {
 }
 
 impl Frame<'_> {
-    pub(super) fn write(self, dst: &mut BytesMut) {
+    pub fn write(self, dst: &mut BytesMut) {
         match self {
             Frame::Text(text) => Parser::write_message(dst, text, OpCode::Text, true, false),
             Frame::Binary(data) => Parser::write_message(dst, data, OpCode::Binary, true, false),
@@ -66,7 +66,7 @@ impl Frame<'_> {
 }
 
 /// Bytes to messages.
-pub(crate) struct Decoder {
+pub struct Decoder {
     limits: FrameLimits,
     unread: BytesMut,
     /// What is unread lies in the thread's scratch buffer.
@@ -119,6 +119,7 @@ impl Decoder {
         self.in_scratch = false;
     }
 
+    #[expect(clippy::should_implement_trait, reason = "nothing yet is not the end")]
     pub fn next(&mut self) -> Result<Option<Inbound>, Violation> {
         if !self.has_frame()? {
             return Ok(None);

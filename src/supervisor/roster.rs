@@ -187,8 +187,9 @@ impl Roster {
         *facts = returned;
     }
 
-    /// One tick: acts on the deadlines that are over. Returns how long the worker had stalled, where it had.
-    pub(super) fn tick(&self, now: Mono) -> Option<Duration> {
+    /// One tick: acts on the deadlines that are over. Returns how long the worker had stalled, where it had. Open to
+    /// whoever measures it.
+    pub fn tick(&self, now: Mono) -> Option<Duration> {
         let stall = self.clock.borrow_mut().tick(now);
         let clocks = self.clocks_at(now);
         let mut due = Vec::new();

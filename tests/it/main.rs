@@ -7,6 +7,7 @@
 
 mod support;
 
+mod bench;
 mod cluster;
 mod crash;
 mod debug;
