@@ -68,7 +68,7 @@ fn sources() -> Vec<Source> {
     walk(&root, &mut files);
     files.retain(|path| {
         let name = path.to_string_lossy();
-        !(name.ends_with("tests.rs") || name.contains("/tests/"))
+        !(name.ends_with("tests.rs") || name.contains("tests/"))
     });
     let read = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).expect("a source file is text");
