@@ -18,7 +18,7 @@ impl Tally {
         *self.0.lock().unwrap().entry(what).or_default() += times;
     }
 
-    fn of(&self, what: &str) -> u64 {
+    pub fn of(&self, what: &str) -> u64 {
         self.0.lock().unwrap().get(what).copied().unwrap_or(0)
     }
 }

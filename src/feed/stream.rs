@@ -4,8 +4,9 @@
 //! - The stream is its own cursor: an event's entry is `{seq}-0`, and the relay goes on after the last one that the
 //!   stream says it has. So no event is lost or doubled, whoever dies when; a stream that lost its end goes on from
 //!   there, and one that is gone is filled anew from the log's newest events.
-//! - One relay at a time: it holds a lock with its token, and the script that appends looks at the lock first, so
-//!   that a relay that was stopped for longer than its lease writes nothing afterwards. The others stand by.
+//! - One relay at a time: it holds a lock with the token of its turn, and the script that appends looks at the lock
+//!   first, so that a relay that was stopped for longer than its lease writes nothing afterwards. The others stand by.
+//!   A turn ends with the first call that fails: Redis may do it late, when the lock is this relay's again.
 //! - Redis away delays the stream and nothing else.
 //! - Published is an event when it is first appended. What a stream is refilled with was published before, or while
 //!   nobody could hear it; a mark beside the stream says so to the relay that goes on with the refilling.
@@ -38,6 +39,7 @@ const LOCK: &str = "{lastpong:events}:relay";
 const TOLD: &str = "{lastpong:events}:told";
 const SINK: &str = "redis_stream";
 
+const TAKE: &str = include_str!("stream/take.lua");
 const APPEND: &str = include_str!("stream/append.lua");
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end";
 
@@ -59,9 +61,7 @@ impl Relay {
     /// `max_len` is how many of the newest events the stream keeps at least.
     pub fn spawn(feed: Feed, redis: RedisLink, max_len: u64) -> Self {
         let max_len = i64::try_from(max_len).unwrap_or(i64::MAX);
-        let token = Uuid::new_v4().to_string();
-        let copier = Copier { feed, redis, max_len, token, place: Place::default(), complained: None };
-        Self(tokio::spawn(copier.run()))
+        Self(tokio::spawn(Copier::new(feed, redis, max_len).run()))
     }
 
     /// Waits until all that was published before the feed was closed is in the stream, for `patience` at most.
@@ -82,7 +82,8 @@ struct Copier {
     feed: Feed,
     redis: RedisLink,
     max_len: i64,
-    token: String,
+    id: Uuid,
+    turn: u64,
     place: Place,
     complained: Option<Instant>,
 }
@@ -109,6 +110,10 @@ enum Appended {
 }
 
 impl Copier {
+    fn new(feed: Feed, redis: RedisLink, max_len: i64) -> Self {
+        Self { feed, redis, max_len, id: Uuid::new_v4(), turn: 0, place: Place::default(), complained: None }
+    }
+
     async fn run(mut self) {
         let mut closing = self.feed.0.closing.subscribe();
         while !*closing.borrow_and_update() {
@@ -128,10 +133,7 @@ impl Copier {
     /// Takes the lock where it is free, and copies until another has it. True once the feed is closed and all of it is
     /// copied.
     async fn try_lead(&mut self) -> Result<bool, Trouble> {
-        let mut take = cmd("SET");
-        take.arg(LOCK).arg(&self.token).arg("NX").arg("PX").arg(LEASE.as_millis() as u64);
-        let taken: Option<String> = self.redis.ask("stream", take).await?;
-        let (held, end) = (taken.is_some() || self.holds_lock().await?, self.end().await?);
+        let (held, end) = (self.take_turn().await?, self.end().await?);
         if !held {
             self.place.stands_by(&end);
             return Ok(false);
@@ -141,7 +143,7 @@ impl Copier {
         let finished = self.copy().await?;
         if finished {
             let mut release = cmd("EVAL");
-            release.arg(RELEASE).arg(1).arg(LOCK).arg(&self.token);
+            release.arg(RELEASE).arg(1).arg(LOCK).arg(self.token());
             self.redis.ask::<()>("stream", release).await?;
         } else {
             log::info!("another node copies the log to the stream");
@@ -149,10 +151,17 @@ impl Copier {
         Ok(finished)
     }
 
-    /// After a failure the lock may still be ours.
-    async fn holds_lock(&self) -> Result<bool, Trouble> {
-        let holder: Option<String> = self.redis.ask("stream", Cmd::get(LOCK)).await?;
-        Ok(holder.as_ref() == Some(&self.token))
+    /// Begins a turn, with the lock if it can be had.
+    async fn take_turn(&mut self) -> Result<bool, Trouble> {
+        self.turn += 1;
+        let mut take = cmd("EVAL");
+        take.arg(TAKE).arg(1).arg(LOCK);
+        take.arg(self.id.to_string()).arg(self.token()).arg(LEASE.as_millis() as u64);
+        Ok(self.redis.ask("stream", take).await?)
+    }
+
+    fn token(&self) -> String {
+        format!("{} {}", self.id, self.turn)
     }
 
     async fn copy(&mut self) -> Result<bool, Trouble> {
@@ -219,7 +228,7 @@ impl Copier {
             .arg(STREAM)
             .arg(LOCK)
             .arg(TOLD)
-            .arg(&self.token)
+            .arg(self.token())
             .arg(LEASE.as_millis() as u64);
         call.arg(format!("{}-0", self.place.last)).arg(self.max_len).arg(self.place.told);
         for event in events {

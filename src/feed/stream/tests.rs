@@ -110,25 +110,36 @@ async fn one_of_two_relays_copies_and_the_other_takes_over() {
 async fn a_relay_that_lost_its_lock_writes_nothing() {
     let (log, redis) = (Log::new().await, Redis::start());
     let feed = log.feed(Limits::default()).await;
-    let copier = |token: &str| Copier {
-        feed: feed.clone(),
-        redis: link(&redis),
-        max_len: 1_000,
-        token: token.to_owned(),
-        place: Place::default(),
-        complained: None,
-    };
-    let mut stopped = copier("stopped");
-    redis.command(&["SET", LOCK, "stopped"]);
+    let mut stopped = Copier::new(feed.clone(), link(&redis), 1_000);
     let events = log.sessions(0..4).await;
+    assert!(stopped.take_turn().await.unwrap());
     assert!(matches!(stopped.append(&events[..2]).await, Ok(Appended::Done)));
-    redis.command(&["SET", LOCK, "successor"]);
-    let mut successor = copier("successor");
+    redis.command(&["DEL", LOCK]);
+    let mut successor = Copier::new(feed, link(&redis), 1_000);
+    assert!(successor.take_turn().await.unwrap() && !stopped.take_turn().await.unwrap());
     assert!(matches!(successor.append(&[]).await, Ok(Appended::Moved(end)) if end == "2-0"));
     successor.place("2-0").await.unwrap();
     assert!(matches!(successor.append(&events[2..4]).await, Ok(Appended::Done)));
     assert!(matches!(stopped.append(&events[2..]).await, Ok(Appended::Fenced)));
     assert_eq!(entries(&redis).len(), 4);
+}
+
+/// What Redis did not do in a turn of the relay's, it does in the next.
+#[tokio::test]
+async fn a_call_of_an_earlier_turn_writes_nothing() {
+    let (log, redis) = (Log::new().await, Redis::start());
+    let feed = log.feed(Limits::default()).await;
+    let mut copier = Copier::new(feed, link(&redis), 1_000);
+    let events = log.sessions(0..4).await;
+    assert!(copier.take_turn().await.unwrap());
+    let earlier = copier.turn;
+    // The lock is the relay's own, so it need not run out.
+    assert!(copier.take_turn().await.unwrap());
+    let turn = std::mem::replace(&mut copier.turn, earlier);
+    assert!(matches!(copier.append(&events).await, Ok(Appended::Fenced)));
+    assert!(entries(&redis).is_empty());
+    copier.turn = turn;
+    assert!(matches!(copier.append(&events).await, Ok(Appended::Done)));
 }
 
 #[tokio::test]
@@ -221,14 +232,7 @@ async fn a_stream_of_another_log_is_left_alone() {
     for seq in ["3-0", "3000-0", "3000-5"] {
         redis.command(&["DEL", STREAM, LOCK]);
         redis.command(&["XADD", STREAM, seq, "type", "x", "id", "another", "event", "{}"]);
-        let mut copier = Copier {
-            feed: feed.clone(),
-            redis: link(&redis),
-            max_len: 1_000,
-            token: seq.to_owned(),
-            place: Place::default(),
-            complained: None,
-        };
+        let mut copier = Copier::new(feed.clone(), link(&redis), 1_000);
         assert!(matches!(copier.try_lead().await, Err(Trouble::Foreign(end)) if end == seq), "{seq}");
         assert_eq!(redis.command(&["XLEN", STREAM]).int(), 1);
     }
@@ -261,4 +265,36 @@ async fn what_is_new_is_published_and_what_is_refilled_is_not() {
             format!("lastpong:events:{}", event["type"].as_str().unwrap())
         );
     }
+}
+
+/// Redis was emptied, and the relay that refilled the stream is gone: the next one knows nothing of what was published.
+#[tokio::test]
+async fn who_goes_on_refilling_publishes_only_what_is_new() {
+    let (log, redis) = (Log::new().await, Redis::start());
+    let feed = log.feed(Limits::default()).await;
+    publish(&log, &feed, 0..10).await;
+    let first = relay(&feed, &redis);
+    settled(&log, &redis, 1).await;
+    let newest = log.store.bounds().await.unwrap().newest;
+    assert_eq!(redis.command(&["GET", TOLD]).text(), newest.to_string());
+    drop(first);
+    // As it is when three events of the refill are in the stream.
+    let page = log.store.events(0, &EventFilter::default(), 3).await.unwrap();
+    redis.command(&["DEL", STREAM, LOCK]);
+    for event in &page.events {
+        let (seq, id) = (format!("{}-0", event.seq), event.id.to_string());
+        redis.command(&["XADD", STREAM, &seq, "type", event.kind.as_str(), "id", &id, "event", &event.json]);
+    }
+    let client = redis::Client::open(redis.url()).unwrap();
+    let mut heard = client.get_async_pubsub().await.unwrap();
+    heard.psubscribe("lastpong:events:*").await.unwrap();
+    let _second = relay(&feed, &redis);
+    settled(&log, &redis, 1).await;
+    publish(&log, &feed, 10..11).await;
+    settled(&log, &redis, 1).await;
+    let mut messages = heard.on_message();
+    let message = tokio::time::timeout(PATIENCE, futures_util::StreamExt::next(&mut messages));
+    let message = message.await.expect("a message").expect("the connection stays");
+    let event: serde_json::Value = serde_json::from_slice(message.get_payload_bytes()).unwrap();
+    assert_eq!(event["data"]["seq"], newest + 1, "an old event was published again");
 }
