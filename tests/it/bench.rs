@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::server::{lastpong, run_to_end};
 
-/// Built with the tests, as every example is.
+/// An example with tests of its own is built as those alone, so `scripts/test` builds the program before.
 fn bench() -> Command {
     let program = Path::new(env!("CARGO_BIN_EXE_lastpong")).with_file_name("examples").join("bench");
     assert!(program.is_file(), "{} is not built: cargo build --example bench", program.display());
