@@ -1,6 +1,6 @@
 //! Nodes on one record: the directory, the course with its journal, and the watch of each node, with a model of the store
 //! that decides as Postgres does. Nodes are killed, stand still and are cut off between any two steps; what they ask is
-//! done, refused, done without an answer, or done much later. Time is the same for all, and passed in.
+//! done, refused, done without an answer, or done much later. Time is the same for all, and passed in; what their wall clocks say differs.
 
 mod node;
 mod steps;
@@ -88,6 +88,7 @@ impl<'a> World<'a> {
                 (0..turns).for_each(|_| self.turn());
                 self.nodes.iter_mut().for_each(|node| node.cut = false);
             }
+            Step::Clock(n, seconds) => self.nodes[n].ahead = seconds * 1_000_000,
             Step::LateCommit => {
                 if let Some((run, batch)) = self.late.pop() {
                     let _ = self.store.commit(&run, &batch);
@@ -131,7 +132,7 @@ impl<'a> World<'a> {
         let data = Arc::make_mut(&mut start.data);
         data.node_id = node.name.clone();
         data.incarnation = node.run.incarnation;
-        data.connected_at = Timestamp(self.now.0 as i64);
+        data.connected_at = Timestamp(self.now.0 as i64 + node.ahead);
         let key = node.next_key;
         node.next_key += 1;
         node.sockets.insert(key, start.clone());

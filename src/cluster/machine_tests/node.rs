@@ -22,6 +22,8 @@ pub(super) struct Node {
     pub(super) run: Run,
     pub(super) cut: bool,
     pub(super) stopped: bool,
+    /// Microseconds that its wall clock is ahead.
+    pub(super) ahead: i64,
     pub(super) directory: Directory,
     pub(super) course: Course,
     pub(super) watch: Watch,
@@ -57,6 +59,7 @@ impl Node {
             run,
             cut: false,
             stopped: false,
+            ahead: 0,
             directory: Directory::default(),
             journal: Vec::new(),
             next_id: 1,
@@ -77,10 +80,11 @@ impl Node {
 
     /// Killed and started again: the folder is left.
     pub(super) fn restart(&mut self, log: usize) {
-        let (journal, next_id, cut) = (std::mem::take(&mut self.journal), self.next_id, self.cut);
+        let journal = std::mem::take(&mut self.journal);
+        let (next_id, cut, ahead) = (self.next_id, self.cut, self.ahead);
         let n: usize = self.name.as_str()[1..].parse().unwrap();
         let left_by_earlier = next_id - 1;
-        *self = Self { journal, next_id, cut, left_by_earlier, noticed: log, ..Self::new(n) };
+        *self = Self { journal, next_id, cut, ahead, left_by_earlier, noticed: log, ..Self::new(n) };
     }
 
     pub(super) fn carry_out(&mut self, effects: Effects, now: Mono) {

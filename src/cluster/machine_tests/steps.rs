@@ -38,6 +38,8 @@ pub(super) enum Step {
     /// The store is away for everyone, for so many seconds.
     Outage(u32),
     LateCommit,
+    /// A node's wall clock is off by so many seconds from here on.
+    Clock(usize, i64),
 }
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -58,6 +60,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => node().prop_map(Step::StopTwo),
         1 => (1u32..40).prop_map(Step::Outage),
         1 => Just(Step::LateCommit),
+        1 => (node(), prop_oneof![Just(0i64), -90i64..90]).prop_map(|(node, off)| Step::Clock(node, off)),
     ];
     prop::collection::vec(step, 1..200)
 }

@@ -60,16 +60,19 @@ impl Store {
     }
 
     pub(super) fn start(&mut self, start: &Start) -> bool {
+        let is_live = |of: &Connected| self.live_run(&of.node_id) == Some(of.incarnation);
         let data = &start.data;
         let there: Vec<_> =
             self.active.values().filter(|there| there.device_id == data.device_id).cloned().collect();
         let own = there.iter().find(|there| there.incarnation == data.incarnation);
         assert!(own.is_none(), "a start before the end of the one it replaces");
-        let overtaken = there.iter().any(|there| there.connected_at > data.connected_at);
+        let outlived = !is_live(data) && there.iter().any(|there| is_live(there));
+        let is_later = |there: &Connected| there.connected_at > data.connected_at;
+        let overtaken = there.iter().any(|there| is_later(there) && (is_live(there) || !is_live(data)));
         match start.told {
             Told::Now if overtaken && data.connected_at.0 + PROMPT < self.now.0 as i64 => return false,
             Told::Past => {}
-            Told::Late if overtaken => {}
+            Told::Late if outlived || overtaken => {}
             Told::Now | Told::Late => there.iter().for_each(|there| self.end(there.session_id)),
         }
         self.seen.insert(data.session_id);
@@ -78,7 +81,7 @@ impl Store {
         if start.told != Told::Now {
             self.late.insert(data.session_id);
         }
-        if start.told == Told::Late && overtaken {
+        if start.told == Told::Late && (outlived || overtaken) {
             self.end(data.session_id);
         }
         true

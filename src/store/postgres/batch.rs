@@ -2,8 +2,8 @@
 //!
 //! The function decides everything under its lock, but for one thing: where a start meets its device's session of
 //! another run, it writes nothing and says who is in the way. What the record says then is made here: the end of the
-//! one who is in the way goes into the batch, unless the newcomer was held up and has been overtaken, and the batch is asked again. So the end of the old and the start
-//! of the new are one transaction, whoever else came in between.
+//! one who is in the way goes into the batch, unless the newcomer was held up and has been overtaken or lost, and the
+//! batch is asked again. So the end of the old and the start of the new are one transaction, whoever else came in between.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::calls::lastpong_commit;
 use super::left::{self, Ending};
 use super::rows::Left;
 use crate::event::{Event, EventKind, EventRow};
-use crate::ids::{NodeId, Run, SessionId};
+use crate::ids::{Incarnation, NodeId, Run, SessionId};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::{Committed, Outcome, Start, StoreError, Told, Write};
 use crate::time::Timestamp;
@@ -119,7 +119,8 @@ async fn ask(conn: &mut AsyncPgConnection, run: &Run, columns: &Columns) -> Resu
 }
 
 /// Puts into the batch what makes room for the newcomers: the ends of those in their way, or, where one of these
-/// connected later than the newcomer did, the newcomer's own.
+/// connected later than the newcomer did, the newcomer's own. Whoever was lost with its run overtakes nobody and takes no
+/// place of one who was not, whatever the clocks say.
 async fn settle(
     conn: &mut AsyncPgConnection,
     entries: &mut Vec<Entry>,
@@ -135,7 +136,10 @@ async fn settle(
         .collect();
     let there = left::sessions(conn, &on_record).await?;
     let there: HashMap<_, _> = there.into_iter().map(|left| (left.session_id, left)).collect();
-    let ending = Ending { reason: Reason::Replaced, by: DetectedBy::PeerNode, detected: Timestamp::now() };
+    let live_runs = left::live_runs(conn).await?;
+    let detected = Timestamp::now();
+    let replaced = Ending { reason: Reason::Replaced, by: DetectedBy::PeerNode, detected };
+    let node_lost = Ending { reason: Reason::NodeLost, by: DetectedBy::Recovery, detected };
     // From the last, so that the places of those before stay as they are.
     for (newcomer, who) in met.into_iter().rev() {
         let mut in_the_way: BTreeMap<SessionId, Left> = BTreeMap::new();
@@ -151,12 +155,18 @@ async fn settle(
         }
         let Some(start) = entries.get(newcomer).and_then(Entry::start).cloned() else { continue };
         let connected_at = start.data.connected_at;
-        // Two nodes' clocks are compared only where the log does not say who came first.
-        let overtaken = in_the_way
-            .values()
-            .any(|left| left.start_seq > start.after_seq && left.connected_at > connected_at);
+        let is_lost = |incarnation: Incarnation| !live_runs.contains(&incarnation);
+        let lost = is_lost(start.data.incarnation);
+        let outlived = lost && in_the_way.values().any(|left| !is_lost(left.incarnation));
+        // Two nodes' clocks are compared only where neither this nor the log says who came first.
+        let overtaken = in_the_way.values().any(|left| {
+            (lost || !is_lost(left.incarnation))
+                && left.start_seq > start.after_seq
+                && left.connected_at > connected_at
+        });
         match start.told {
-            Told::Late if overtaken => {
+            Told::Late if outlived || overtaken => {
+                let ending = if outlived { node_lost } else { replaced };
                 let end = Entry { write: ending.of(&Left::from(&*start.data)), asked: None };
                 entries[newcomer].write = Write::Start(Start { told: Told::Past, ..start });
                 entries.insert(newcomer + 1, end);
@@ -168,7 +178,7 @@ async fn settle(
             }
             // Who comes to the record last has come last: clocks of two nodes say less of it.
             _ => {
-                let ends = in_the_way.values().map(|left| Entry { write: ending.of(left), asked: None });
+                let ends = in_the_way.values().map(|left| Entry { write: replaced.of(left), asked: None });
                 entries.splice(newcomer..newcomer, ends);
             }
         }

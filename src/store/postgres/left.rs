@@ -1,11 +1,12 @@
 //! Sessions that end without their node: read from their rows, with the pages of when they were last heard.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{Binary, Bool};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
 
 use super::rows::{ACTIVE, Left, LeftRow};
 use super::schema::{last_heard, nodes, session_records};
@@ -62,6 +63,13 @@ pub(super) async fn of_lost(
         .load(conn)
         .await?;
     remembered(conn, rows).await
+}
+
+/// The runs of the nodes that live.
+pub(super) async fn live_runs(conn: &mut AsyncPgConnection) -> Result<HashSet<Incarnation>, StoreError> {
+    let live = nodes::table.filter(nodes::state.eq("live")).select(nodes::incarnation);
+    let runs: Vec<Uuid> = live.load(conn).await?;
+    Ok(runs.into_iter().map(Incarnation).collect())
 }
 
 /// Forgets the pages of a node's runs, but those of its live one.

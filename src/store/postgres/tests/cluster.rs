@@ -76,6 +76,29 @@ async fn the_log_says_who_came_first_where_a_clock_is_wrong() {
     assert_eq!(b.store.session(late.id()).await.unwrap().unwrap().status, Status::Active);
 }
 
+/// Both were let in while the store was away, and then a node was killed. Its journal is moved by its next run.
+#[tokio::test]
+async fn who_was_lost_with_its_node_is_in_nobody_s_way_whatever_its_clock_said() {
+    for lost_one_is_moved_first in [true, false] {
+        let (_server, [a, b]) = nodes(["a", "b"]).await;
+        let (lost, here) = (a.start("d", 3_600), b.start("d", 3));
+        let again = Node { run: Run { incarnation: Incarnation::new(), ..a.run.clone() }, ..a };
+        again.store.begin(&again.run, at(10)).await.unwrap();
+        let mut told = Vec::new();
+        let moves = [(&again, &lost), (&b, &here)];
+        for n in if lost_one_is_moved_first { [0, 1] } else { [1, 0] } {
+            told.extend(moves[n].0.commit(vec![moves[n].1.late()]).await.unwrap().events);
+        }
+        let told: Vec<_> = told.iter().map(|e| (e.session_id.unwrap(), e.reason)).collect();
+        let mut expected = vec![(lost.id(), None), (lost.id(), Some(Reason::Replaced)), (here.id(), None)];
+        if !lost_one_is_moved_first {
+            expected = vec![(here.id(), None), (lost.id(), None), (lost.id(), Some(Reason::NodeLost))];
+        }
+        assert_eq!(told, expected);
+        assert_eq!(b.store.session(here.id()).await.unwrap().unwrap().status, Status::Active);
+    }
+}
+
 #[tokio::test]
 async fn a_start_that_was_held_up_is_not_begun_where_its_device_has_gone_on() {
     let (_server, [a, b]) = nodes(["a", "b"]).await;
