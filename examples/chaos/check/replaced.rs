@@ -3,8 +3,8 @@
 //! - The other dial may have reached a node: one that was refused, or whose request never left, replaces nobody.
 //! - It came later; or so near before that either could be admitted first; or one of the two was told late by a
 //!   journal, and the first end to reach the store stands.
-//! - Both were there at one time, as their devices know. Where a fault kept the record from what had happened before,
-//!   a session may be over for its device, and live on record until the next one comes.
+//! - Both were there at one time, as their devices know. Where a fault or a slow Postgres kept the record from what had
+//!   happened before, a session may be over for its device, and live on record until the next one comes.
 
 use super::at::{At, SECOND};
 use super::devices::Conn;
@@ -44,7 +44,7 @@ fn either_told_late(case: &Case<'_>, other: &Conn) -> bool {
     told_late(case.records, case.number) || other.welcome.is_none_or(|w| w.device_seq.is_none())
 }
 
-/// It was over for its device, and a fault kept that from the record.
+/// It was over for its device, and a fault or a slow Postgres kept that from the record.
 fn was_still_on_record(case: &Case<'_>, conn: &Conn, other: &Conn) -> bool {
     let records = case.records;
     let nodes: Vec<&str> =
@@ -52,5 +52,5 @@ fn was_still_on_record(case: &Case<'_>, conn: &Conn, other: &Conn) -> bool {
     let from = over(case, conn).min(case.to).before(NEAR);
     let faults = records.faults.all().iter();
     let mut felt = faults.filter(|f| f.is_felt(from, case.to, case.settling()));
-    felt.any(|f| records.concerns(f, &nodes, case.swarm()))
+    felt.any(|f| records.concerns(f, &nodes, case.swarm())) || records.was_slow(from, case.to)
 }

@@ -219,3 +219,30 @@ fn one_that_was_over_is_replaced_where_its_node_could_not_say_so() {
     ];
     fine(sessions, |_| {});
 }
+
+/// With the machine so busy that Postgres takes long, the ping lies on its way, and what ended a session waits for the record.
+#[test]
+fn what_a_slow_machine_brings_about_is_no_fault() {
+    let told_wrong = |sessions: Vec<Made>, from: f64| {
+        let mut world = World::healthy();
+        for (made, n) in sessions.into_iter().zip(1..) {
+            world.made.push(Made { id: Uuid::from_u128(n), ..made });
+        }
+        let mut files = world.files();
+        assert_eq!(broken(&judged(&files)), [(Promise::P6, "reason")], "nothing was slow");
+        files.slow.push(json!({"at": at(from + 1.5), "is": "slow", "took_ms": 1_400}));
+        let verdict = judged(&files);
+        assert!(verdict.held(), "{verdict}");
+    };
+    let lost = Made::new("loses-then", "node-1", 10.0).did(27.0, "lose").lost(2).owed(27.0);
+    told_wrong(vec![timed_out(lost, 28.4)], 26.5);
+
+    let made = Made::new("comes-back", "node-2", 10.0).did(20.0, "reset").saw(20.0, "self", None);
+    let again = Made { started: 22.3, ..Made::new("comes-back", "node-1", 22.1) };
+    let again = again.did(28.0, "close").saw(28.02, "close_frame", Some(1000));
+    let sessions = vec![
+        made.ends("replaced", "peer_node", Some(4509), 22.25),
+        again.ends("client_closed", "close_frame", Some(1000), 28.01),
+    ];
+    told_wrong(sessions, 20.6);
+}
