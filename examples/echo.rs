@@ -1,5 +1,6 @@
 //! The socket layer of lastpong as an echo server, for conformance suites: `echo HOST:PORT`, WebSocket on `/ws`.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,29 +10,37 @@ use actix_http::body::BodySize;
 use actix_http::h1::{Codec, Message};
 use actix_http::ws::{handshake_response, verify_handshake};
 use actix_http::{HttpService, Request, Response, StatusCode};
+use actix_service::fn_service;
 use anyhow::Context as _;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::SinkExt;
 use lastpong::session::frames::{Frame, FrameLimits, Inbound, Violation};
-use lastpong::session::socket::{Incoming, Received, Socket};
+use lastpong::session::poller::{Owner, Poller};
+use lastpong::session::socket::{Limits, Received, Socket};
 use tokio::net::TcpStream;
 
 type Connection = Framed<TcpStream, Codec>;
 
-const LIMITS: FrameLimits = FrameLimits { frame: 32 << 20, message: 32 << 20 };
-const MAX_OUTPUT: u32 = 64 << 20;
-const NO_PROGRESS: Duration = Duration::from_secs(60);
+const LIMITS: Limits = Limits {
+    frames: FrameLimits { frame: 32 << 20, message: 32 << 20 },
+    output: 64 << 20,
+    no_progress: Duration::from_secs(60),
+};
 
 #[actix_web::main]
 async fn main() -> anyhow::Result<()> {
     let address = std::env::args().nth(1).context("usage: echo HOST:PORT")?;
     let service = || {
+        let poller = Poller::start().expect("an epoll for each worker");
         HttpService::build()
-            .upgrade(|(request, connection): (Request, Connection)| async {
-                if let Err(error) = upgrade(request, connection).await {
-                    eprintln!("a handshake could not be answered: {error}");
+            .upgrade(fn_service(move |(request, connection): (Request, Connection)| {
+                let poller = poller.clone();
+                async move {
+                    if let Err(error) = upgrade(request, connection, poller).await {
+                        eprintln!("a handshake could not be answered: {error}");
+                    }
+                    Ok::<_, Infallible>(())
                 }
-                Ok::<_, Infallible>(())
-            })
+            }))
             .h1(|_: Request| async { Ok::<_, Infallible>(Response::new(StatusCode::NOT_FOUND)) })
             .tcp()
     };
@@ -39,7 +48,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn upgrade(request: Request, mut connection: Connection) -> std::io::Result<()> {
+async fn upgrade(request: Request, mut connection: Connection, poller: Rc<Poller>) -> std::io::Result<()> {
     if request.path() != "/ws" || verify_handshake(request.head()).is_err() {
         let refusal = Response::new(StatusCode::BAD_REQUEST).drop_body();
         return connection.send(Message::Item((refusal, BodySize::None))).await;
@@ -47,16 +56,31 @@ async fn upgrade(request: Request, mut connection: Connection) -> std::io::Resul
     let answer = handshake_response(request.head()).finish().drop_body();
     connection.send(Message::Item((answer, BodySize::None))).await?;
     let parts = connection.into_parts();
-    let socket = Rc::new(Socket::new(parts.io, MAX_OUTPUT, NO_PROGRESS)?);
-    actix_web::rt::spawn(echo(socket.clone(), Incoming::new(socket, LIMITS, parts.read_buf)));
-    Ok(())
+    let socket = Socket::new(parts.io, parts.read_buf, LIMITS, poller)?;
+    let echo = Rc::new(Echo { socket, closed: Cell::new(false) });
+    echo.socket.listen(echo.clone())
 }
 
-async fn echo(socket: Rc<Socket>, mut incoming: Incoming<Socket>) {
-    let mut closed = false;
-    while let Some(received) = incoming.next().await {
+struct Echo {
+    socket: Socket,
+    closed: Cell<bool>,
+}
+
+impl Owner for Echo {
+    fn on_ready(&self) -> bool {
+        self.socket.on_ready(|received| self.received(received))
+    }
+
+    fn crashed(&self) {
+        self.socket.shut();
+    }
+}
+
+impl Echo {
+    fn received(&self, received: Received) {
         let answer = match &received {
-            _ if closed => continue,
+            Received::Gone(_) => return self.socket.shut(),
+            _ if self.closed.get() => return,
             Received::Frame(Inbound::Text(text)) => {
                 Frame::Text(std::str::from_utf8(text).unwrap_or_default())
             }
@@ -66,14 +90,13 @@ async fn echo(socket: Rc<Socket>, mut incoming: Incoming<Socket>) {
             Received::Violation(Violation::Protocol) => Frame::Close(Some(1002)),
             Received::Violation(Violation::Utf8) => Frame::Close(Some(1007)),
             Received::Violation(Violation::TooBig) => Frame::Close(Some(1009)),
-            Received::Frame(Inbound::Fragment | Inbound::Pong(_)) => continue,
-            Received::Gone(_) => return,
+            Received::Frame(Inbound::Fragment | Inbound::Pong(_)) | Received::Answer(_) => return,
         };
-        closed = matches!(answer, Frame::Close(_));
-        if closed {
-            socket.send_last(answer);
-        } else if socket.send(answer).is_err() {
-            return socket.shut();
+        if matches!(answer, Frame::Close(_)) {
+            self.closed.set(true);
+            self.socket.send_last(answer);
+        } else if self.socket.send(answer).is_err() {
+            self.socket.shut();
         }
     }
 }

@@ -69,7 +69,7 @@ fn decoded<'a>(
     for piece in pieces {
         scratch.clear();
         scratch.extend_from_slice(piece);
-        decoder.feed(&mut scratch);
+        decoder.feed(scratch.split());
         loop {
             match decoder.next() {
                 Ok(Some(message)) => messages.push(message),

@@ -3,7 +3,7 @@
 //! [`DeviceId`] and [`DeviceType`] are checked where they are made: whoever holds one holds a valid one.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -83,7 +83,8 @@ name!(
 
 impl Default for DeviceType {
     fn default() -> Self {
-        Self("device".into())
+        static DEVICE: LazyLock<DeviceType> = LazyLock::new(|| DeviceType("device".into()));
+        DEVICE.clone()
     }
 }
 

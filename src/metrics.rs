@@ -14,6 +14,7 @@ mod live;
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
 
+use prometheus::local::{LocalHistogram, LocalIntCounter};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -88,6 +89,22 @@ pub struct Messages {
     pub refused: IntCounter,
 }
 
+/// What one worker counts at every ping, and adds to everyone's at its tick: memory that several cores write in turn
+/// costs more than the counting.
+pub struct Counted {
+    pub pings_sent: LocalIntCounter,
+    pub pongs_matched: LocalIntCounter,
+    pub ping_rtt: LocalHistogram,
+}
+
+impl Counted {
+    pub fn flush(&self) {
+        self.pings_sent.flush();
+        self.pongs_matched.flush();
+        self.ping_rtt.flush();
+    }
+}
+
 /// Every metric of a node. Shared as `Arc<Metrics>`.
 pub struct Metrics {
     registry: Registry,
@@ -130,6 +147,15 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// For one worker.
+    pub fn counted(&self) -> Counted {
+        Counted {
+            pings_sent: self.messages.pings_sent.local(),
+            pongs_matched: self.messages.pongs_matched.local(),
+            ping_rtt: self.ping_rtt.local(),
+        }
+    }
+
     pub fn new() -> Self {
         let registry = Registry::new();
         let r = &registry;

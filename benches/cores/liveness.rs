@@ -29,7 +29,7 @@ pub fn all(c: &mut Criterion) {
         let (mut liveness, mut now) = (live(), 0);
         b.iter(|| {
             now += 25_000_000;
-            if let Action::Ping { token, .. } = liveness.on_deadline(at(now), &pace, black_box(now), || false)
+            if let Action::Ping { token, .. } = liveness.on_deadline(at(now), &pace, black_box(now))
             {
                 liveness.pinged(at(now), &pace, token);
             }
@@ -39,7 +39,7 @@ pub fn all(c: &mut Criterion) {
     group.bench_function("a deadline that moved on", |b| {
         let mut liveness = live();
         liveness.pinged(at(0), &pace, 7);
-        b.iter(|| liveness.on_deadline(black_box(at(1_000)), &pace, 8, || false));
+        b.iter(|| liveness.on_deadline(black_box(at(1_000)), &pace, 8));
     });
     group.finish();
 }

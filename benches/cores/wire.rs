@@ -25,9 +25,8 @@ fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 /// As a session reads: what came lies in a scratch buffer, and nothing is kept.
 fn decode(wire: &[u8]) -> usize {
-    let mut scratch = BytesMut::from(wire);
     let mut decoder = Decoder::new(LIMITS, BytesMut::new());
-    decoder.feed(&mut scratch);
+    decoder.feed(BytesMut::from(wire));
     let mut heard = 0;
     while let Ok(Some(frame)) = decoder.next() {
         heard += usize::from(matches!(frame, Inbound::Pong(_) | Inbound::Text(_)));

@@ -94,18 +94,23 @@ impl Decoder {
         self.unread.len() + self.message.as_ref().map_or(0, |message| message.data.len())
     }
 
+    /// Nothing is unread.
+    pub fn is_between_frames(&self) -> bool {
+        self.unread.is_empty()
+    }
+
     /// Forgets what was not decoded.
     pub fn discard(&mut self) {
         self.unread.clear();
     }
 
-    /// Takes over what was read into the thread's scratch buffer.
-    pub fn feed(&mut self, scratch: &mut BytesMut) {
+    /// Takes over what was read, a part of the thread's scratch buffer.
+    pub fn feed(&mut self, read: BytesMut) {
         if self.unread.is_empty() {
-            self.unread = scratch.split();
+            self.unread = read;
             self.in_scratch = true;
         } else {
-            self.unread.extend_from_slice(scratch);
+            self.unread.extend_from_slice(&read);
         }
     }
 
@@ -208,6 +213,15 @@ impl Message {
     }
 }
 
+/// The token of a pong, where these bytes are one with a token of eight bytes, and nothing else.
+pub(crate) fn lone_answer(bytes: &[u8]) -> Option<u64> {
+    let [0x8a, 0x88, rest @ ..] = bytes else { return None };
+    let (mask, payload) = rest.split_first_chunk::<4>()?;
+    let masked = u64::from_be_bytes(payload.try_into().ok()?);
+    let mask = u64::from(u32::from_be_bytes(*mask));
+    Some(masked ^ (mask << 32 | mask))
+}
+
 fn violation(error: ProtocolError) -> Violation {
     match error {
         ProtocolError::Overflow => Violation::TooBig,
@@ -222,4 +236,35 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
     }
     let reason = Parser::try_parse_close_payload(payload).map_err(violation)?;
     Ok(reason.map(|reason| reason.code.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_short_way_and_the_long_one_read_the_same(token: u64, mask: [u8; 4], broken in 0usize..400, bit in 0u8..8) {
+            let mut bytes = vec![0x8a, 0x88];
+            bytes.extend(mask);
+            bytes.extend(token.to_be_bytes().iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+            if let Some(byte) = bytes.get_mut(broken) {
+                *byte ^= 1 << bit;
+            }
+            if broken == 20 {
+                bytes.push(0x8a);
+            }
+            let limits = FrameLimits { frame: 100, message: 100 };
+            let mut decoder = Decoder::new(limits, BytesMut::from(&bytes[..]));
+            let read = decoder.next();
+            let answer = lone_answer(&bytes);
+            prop_assert!(answer.is_some() || broken <= 20, "an answer was not seen");
+            if let Some(token) = answer {
+                prop_assert_eq!(read, Ok(Some(Inbound::Pong(token.to_be_bytes().to_vec().into()))));
+                prop_assert!(decoder.is_between_frames());
+            }
+        }
+    }
 }

@@ -135,7 +135,7 @@ impl Admitted {
     /// # Errors
     /// The socket is gone already.
     pub fn begin(self, house: &Rc<House>, stream: TcpStream, read: BytesMut) -> std::io::Result<()> {
-        let socket = Socket::new(stream, house.max_output, house.no_progress())?;
+        let socket = Socket::new(stream, read, house.socket, house.poller.clone())?;
         let now = Now::read();
         let connected_at = now.wall;
         let left = (self.claims.expires_at.saturating_mul(1_000_000)).saturating_sub(connected_at.0);
@@ -159,7 +159,7 @@ impl Admitted {
             told: Told::Now,
         };
         let pass = self.pass;
-        SessionActor::spawn(house.clone(), start, read, |actor| Parts {
+        SessionActor::spawn(house.clone(), start, |actor| Parts {
             start: data,
             connected: now.mono,
             socket,

@@ -13,20 +13,22 @@ use crate::supervisor::roster::Roster;
 use crate::supervisor::snapshot::State;
 
 use super::frames::FrameLimits;
+use super::poller::Poller;
+use super::socket::Limits;
 use super::state::Pace;
 
 /// What the sessions of one worker have in common.
 pub struct House {
     pub roster: Rc<Roster>,
+    pub poller: Rc<Poller>,
     /// The run that sessions begin under now.
     pub run: watch::Receiver<Run>,
     /// The newest event that this node knows of.
     pub newest: watch::Receiver<i64>,
     pub pace: Pace,
-    pub frames: FrameLimits,
+    pub socket: Limits,
     /// Zero is no limit.
     pub frames_per_sec: u32,
-    pub max_output: u32,
     /// How long a start may take to be durable.
     pub patience: Duration,
     pub close_timeout: Duration,
@@ -36,36 +38,39 @@ pub struct House {
 impl House {
     pub fn new(
         roster: Rc<Roster>,
+        poller: Rc<Poller>,
         settings: &Settings,
         run: watch::Receiver<Run>,
         newest: watch::Receiver<i64>,
     ) -> Self {
         let gauge = |state| roster.metrics.sessions.with_label_values(&[state]);
+        let pace = Pace {
+            ping_interval: settings.ping_interval,
+            pong_timeout: settings.pong_timeout,
+            max_missed_pongs: settings.max_missed_pongs,
+            adaptive: settings.adaptive_ping,
+        };
+        let frames = FrameLimits {
+            frame: settings.max_frame_bytes as u32,
+            message: settings.max_message_bytes as u32,
+        };
         Self {
             gauges: ["starting", "live", "suspect"].map(gauge),
             run,
             newest,
-            pace: Pace {
-                ping_interval: settings.ping_interval,
-                pong_timeout: settings.pong_timeout,
-                max_missed_pongs: settings.max_missed_pongs,
-                adaptive: settings.adaptive_ping,
+            // What is written may stay unacknowledged for twice as long as a device may be silent.
+            socket: Limits {
+                frames,
+                output: settings.max_output_bytes as u32,
+                no_progress: pace.verdict() * 2,
             },
-            frames: FrameLimits {
-                frame: settings.max_frame_bytes as u32,
-                message: settings.max_message_bytes as u32,
-            },
+            pace,
+            poller,
             frames_per_sec: settings.frames_per_sec,
-            max_output: settings.max_output_bytes as u32,
             patience: settings.handshake_timeout,
             close_timeout: settings.close_timeout,
             roster,
         }
-    }
-
-    /// The longest that written data may stay unacknowledged: twice as long as a silent device has.
-    pub fn no_progress(&self) -> Duration {
-        self.pace.verdict() * 2
     }
 
     pub fn metrics(&self) -> &Metrics {

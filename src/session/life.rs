@@ -1,4 +1,4 @@
-//! A session as its actor and its supervisor share it. Both are of one thread.
+//! A session as its actor, its supervisor and its socket's poller share it. All are of one thread.
 //!
 //! - It ends once, by whoever is first to say so; the record of it is made at that moment, and the close that
 //!   follows cannot change it.
@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use crate::chaos::{Safety, lacks};
 use crate::event::{Connected, Disconnected, Meta};
 use crate::ids::{EventId, SessionId};
 use crate::protocol::ToDevice;
@@ -43,7 +44,7 @@ pub struct Session {
     frames: Cell<Rate>,
     /// Ended; the socket is shut at this time.
     closing: Cell<Option<Attended>>,
-    /// Until it is told to begin.
+    /// Until it ends.
     actor: RefCell<Option<Addr<SessionActor>>>,
     _pass: Pass,
 }
@@ -90,18 +91,34 @@ impl Session {
         &self.house
     }
 
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     pub fn has_ended(&self) -> bool {
         self.closing.get().is_some()
     }
 
-    /// The start is durable: welcomes the device. False where the session ended meanwhile.
-    pub fn welcome(&self, device_seq: Option<i64>) -> bool {
+    /// The start is durable: welcomes the device and listens to it, unless the session ended meanwhile.
+    pub fn begin(self: &Rc<Self>, device_seq: Option<i64>) {
         let house = &self.house;
         let began =
             self.liveness.borrow_mut().recorded(house.roster.clocks(), &house.pace, rand::random::<f64>());
         if !began {
-            return false;
+            return;
         }
+        self.welcome(device_seq);
+        if self.has_ended() {
+            return;
+        }
+        if let Err(error) = self.socket.listen(self.clone()) {
+            log::error!(session_id:% = self.start.session_id, error:% = error; "a socket cannot be watched");
+            self.end(Reason::InternalError, DetectedBy::Watchdog);
+        }
+    }
+
+    fn welcome(&self, device_seq: Option<i64>) {
+        let house = &self.house;
         self.device_seq.set(device_seq.unwrap_or(0));
         house.gauge(State::Starting).dec();
         house.gauge(State::Live).inc();
@@ -122,7 +139,6 @@ impl Session {
             }
             .json(),
         ));
-        !self.has_ended()
     }
 
     /// Sends a frame, or ends the session where too much waits already.
@@ -133,13 +149,13 @@ impl Session {
     }
 
     /// Counts a frame from the device. False where it was one too many and ended the session.
-    pub fn count_frame(&self) -> bool {
+    pub fn count_frame(&self, now: Mono) -> bool {
         // What came while this node stood still comes all at once, and not for the device's haste.
-        if self.house.frames_per_sec == 0 || self.house.roster.is_catching_up() {
+        if self.house.frames_per_sec == 0 || self.house.roster.is_catching_up(now) {
             return true;
         }
         let mut rate = self.frames.get();
-        if rate.take(Mono::now()).is_err() {
+        if rate.take(now).is_err() {
             self.house.metrics().messages.refused.inc();
             self.end(Reason::RateLimited, DetectedBy::Socket);
             return false;
@@ -148,13 +164,13 @@ impl Session {
         true
     }
 
-    pub fn heard_pong(&self, token: Option<u64>) {
+    pub fn heard_pong(&self, now: Clocks, token: Option<u64>) {
         let house = &self.house;
-        let heard = self.liveness.borrow_mut().on_pong(house.roster.clocks(), &house.pace, token);
+        let heard = self.liveness.borrow_mut().on_pong(now, &house.pace, token);
         match heard.rtt {
             Some(rtt) => {
-                house.metrics().messages.pongs_matched.inc();
-                house.metrics().ping_rtt.observe(rtt.as_secs_f64());
+                house.roster.counted.pongs_matched.inc();
+                house.roster.counted.ping_rtt.observe(rtt.as_secs_f64());
             }
             None => house.metrics().messages.pongs_unmatched.inc(),
         }
@@ -167,8 +183,8 @@ impl Session {
         house.roster.hasten(self.key, self.due());
     }
 
-    pub fn heard_frame(&self) {
-        self.liveness.borrow_mut().on_frame(self.house.roster.clocks());
+    pub fn heard_frame(&self, now: Clocks) {
+        self.liveness.borrow_mut().on_frame(now);
     }
 
     /// The device closed, with this code where it gave one; it is echoed.
@@ -267,8 +283,10 @@ impl Session {
 
     /// Asks the device, or judges it.
     fn check_liveness(&self, now: Clocks) {
-        let (token, has_unread) = (rand::random(), || self.socket.has_unread());
-        let action = self.liveness.borrow_mut().on_deadline(now, &self.house.pace, token, has_unread);
+        if self.liveness.borrow().awaits_pong() && !lacks(Safety::StallGuard) {
+            self.hear_out();
+        }
+        let action = self.liveness.borrow_mut().on_deadline(now, &self.house.pace, rand::random());
         match action {
             Action::Wait => {}
             Action::Ping { token, suspect } => self.ping(now, token, suspect),
@@ -286,14 +304,8 @@ impl Session {
             log::debug!(session_id:% = self.start.session_id; "suspect: a pong was missed");
         }
         self.liveness.borrow_mut().pinged(now, &self.house.pace, token);
-        self.house.metrics().messages.pings_sent.inc();
+        self.house.roster.counted.pings_sent.inc();
         self.send(Frame::Ping(&token.to_be_bytes()));
-    }
-}
-
-impl AsRef<Socket> for Session {
-    fn as_ref(&self) -> &Socket {
-        &self.socket
     }
 }
 
@@ -322,17 +334,22 @@ impl Child for Session {
     fn obey(&self, what: Command) {
         match what {
             Command::Welcome { device_seq } => {
-                let actor = self.actor.take();
-                if actor.is_some_and(|actor| actor.try_send(Begin { device_seq }).is_err()) {
+                let told = self.actor.borrow().as_ref().map(|actor| actor.try_send(Begin { device_seq }));
+                if matches!(told, Some(Err(_))) {
                     self.end(Reason::InternalError, DetectedBy::Watchdog);
                 }
             }
-            Command::End { reason, detected_by } => self.end(reason, detected_by),
+            Command::End { reason, detected_by } => {
+                self.hear_out();
+                self.end(reason, detected_by);
+            }
         }
     }
 
     fn crashed(&self) {
         log::error!(session_id:% = self.start.session_id, device_id:% = self.start.device_id; "this session panicked and ends alone");
+        // What it panicked at is not looked at again.
+        self.socket.discard();
         self.end(Reason::InternalError, DetectedBy::Watchdog);
     }
 

@@ -1,13 +1,15 @@
 //! One connection of one device.
 //!
-//! [`handshake`] decides who comes in; [`actor::SessionActor`] reads the socket; [`life::Session`] is what the
-//! actor and its supervisor share: identity, liveness, socket. The pure parts are [`state::Liveness`] and the
-//! decoder in [`frames`].
+//! [`handshake`] decides who comes in; [`life::Session`] is what its actor, its supervisor and its socket's poller
+//! share: identity, liveness, socket. [`actor::SessionActor`] begins it, [`poller::Poller`] tells it of what its device
+//! sent. The pure parts are [`state::Liveness`] and the decoder in [`frames`].
 
 pub mod actor;
 pub mod frames;
 pub mod handshake;
+mod hearing;
 pub mod house;
 pub mod life;
+pub mod poller;
 pub mod socket;
 pub mod state;

@@ -3,23 +3,20 @@
 //! - An idle socket holds no buffer. Reading goes through one scratch buffer a thread; a session keeps only what
 //!   there is of an unfinished frame or message. Output is kept only while the kernel does not take it, and is
 //!   bounded.
-//! - [`Socket::send`] and [`Socket::shut`] work at once and from outside the session's task: the supervisor
-//!   needs no reading task to ping a session or to end it.
+//! - [`Socket::send`] and [`Socket::shut`] work at once, whoever calls: the supervisor needs no task of the session
+//!   to ping it or to end it.
 
 use std::cell::{Cell, RefCell};
-use std::io;
-use std::pin::Pin;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use futures_util::Stream;
 use socket2::SockRef;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 
-use super::frames::{Decoder, Frame, FrameLimits, Inbound, Violation};
+use super::frames::{self, Decoder, Frame, FrameLimits, Inbound, Violation};
+use super::poller::{Owner, Place, Poller};
 
 /// The most bytes taken from a socket in one go.
 const SCRATCH: usize = 16 * 1024;
@@ -27,7 +24,8 @@ const SCRATCH: usize = 16 * 1024;
 const KERNEL_OUTPUT: usize = 32 * 1024;
 
 thread_local! {
-    static READ: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(SCRATCH));
+    /// Room to read into; what was read is split off its front.
+    static READ: RefCell<BytesMut> = RefCell::default();
     static WRITE: RefCell<BytesMut> = RefCell::new(BytesMut::with_capacity(1024));
 }
 
@@ -35,6 +33,8 @@ thread_local! {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received {
     Frame(Inbound),
+    /// A pong with a token as pings of ours have it.
+    Answer(u64),
     /// What RFC 6455 forbids. Only the end of the connection comes after it.
     Violation(Violation),
     /// The connection is gone. Nothing comes after it.
@@ -67,31 +67,69 @@ pub struct OverBound;
 /// A taken-over connection.
 pub struct Socket {
     stream: TcpStream,
+    poller: Rc<Poller>,
+    /// Where its owner is told of what comes in.
+    place: Cell<Option<Place>>,
+    incoming: RefCell<Incoming>,
     waiting: RefCell<BytesMut>,
     bound: u32,
     /// A write failed so.
     broken: Cell<Option<Gone>>,
     /// The last frame was given; the write side is shut when what waits is sent.
     finishing: Cell<bool>,
-    task: Cell<Option<Waker>>,
+}
+
+/// What comes in.
+struct Incoming {
+    decoder: Decoder,
+    /// What comes is no longer looked at, only taken, so that closing does not reset what the peer is to read.
+    discarding: bool,
+}
+
+/// What a socket is held to.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub frames: FrameLimits,
+    /// The most output, in bytes, that may wait for the kernel.
+    pub output: u32,
+    /// The longest that written data may stay unacknowledged.
+    pub no_progress: Duration,
 }
 
 impl Socket {
-    /// `bound` is the most output, in bytes, that may wait for the kernel; `no_progress` the longest that
-    /// written data may stay unacknowledged.
-    pub fn new(stream: TcpStream, bound: u32, no_progress: Duration) -> io::Result<Self> {
+    /// `read` is what came after the handshake and was read with it. Nothing is read before [`listen`](Self::listen).
+    pub fn new(
+        stream: tokio::net::TcpStream,
+        read: BytesMut,
+        limits: Limits,
+        poller: Rc<Poller>,
+    ) -> io::Result<Self> {
+        let stream = stream.into_std()?;
         let socket = SockRef::from(&stream);
         socket.set_tcp_nodelay(true)?;
         socket.set_send_buffer_size(KERNEL_OUTPUT)?;
-        socket.set_tcp_user_timeout(Some(no_progress))?;
+        socket.set_tcp_user_timeout(Some(limits.no_progress))?;
+        let incoming = Incoming { decoder: Decoder::new(limits.frames, read), discarding: false };
         Ok(Self {
             stream,
+            poller,
+            place: Cell::new(None),
+            incoming: RefCell::new(incoming),
             waiting: RefCell::default(),
-            bound,
+            bound: limits.output,
             broken: Cell::new(None),
             finishing: Cell::new(false),
-            task: Cell::new(None),
         })
+    }
+
+    /// Has its owner told of what comes in, beginning with what came with the handshake.
+    ///
+    /// # Errors
+    /// The system can watch no more sockets.
+    pub fn listen(&self, owner: Rc<dyn Owner>) -> io::Result<()> {
+        self.place.set(Some(self.poller.watch(&self.stream, owner.clone(), self.has_output())?));
+        owner.on_ready();
+        Ok(())
     }
 
     /// Sends now what the kernel takes; the rest waits. A connection that turns out to be broken takes everything
@@ -127,12 +165,13 @@ impl Socket {
         let mut waiting = self.waiting.borrow_mut();
         let mut sent = 0;
         if waiting.is_empty() {
-            match self.stream.try_write(bytes) {
+            match (&self.stream).write(bytes) {
                 Ok(n) => sent = n,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if is_for_later(&error) => {}
                 Err(error) => {
                     self.broken.set(Some(Gone::by(&error)));
-                    self.wake();
+                    drop(waiting);
+                    self.output_waits();
                     return Ok(());
                 }
             }
@@ -143,57 +182,95 @@ impl Socket {
         }
         let over = waiting.len() + rest.len() > bound;
         if !over || sent > 0 {
+            let first = waiting.is_empty();
             waiting.extend_from_slice(rest);
-            self.wake();
+            drop(waiting);
+            if first {
+                self.output_waits();
+            }
         }
         if over { Err(OverBound) } else { Ok(()) }
     }
 
-    fn wake(&self) {
-        if let Some(task) = self.task.take() {
-            task.wake();
+    /// Whether its owner is to be told of room to write: for what waits, or to hear that the connection broke.
+    fn has_output(&self) -> bool {
+        self.broken.get().is_some() || !self.waiting.borrow().is_empty()
+    }
+
+    fn output_waits(&self) {
+        if let Some(place) = self.place.get() {
+            self.poller.output_waits(&self.stream, place, self.has_output());
         }
     }
 
     /// Moves waiting output on.
-    fn poll_flush(&self, cx: &mut Context<'_>) {
+    fn flush(&self) {
         let mut waiting = self.waiting.borrow_mut();
-        while !waiting.is_empty() {
-            let Poll::Ready(ready) = self.stream.poll_write_ready(cx) else { return };
-            match ready.and_then(|()| self.stream.try_write(&waiting)) {
-                Ok(n) => waiting.advance(n),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => {
-                    self.broken.set(Some(Gone::by(&error)));
-                    waiting.clear();
-                }
+        if waiting.is_empty() {
+            return;
+        }
+        match (&self.stream).write(&waiting) {
+            Ok(n) => waiting.advance(n),
+            Err(error) if is_for_later(&error) => {}
+            Err(error) => {
+                self.broken.set(Some(Gone::by(&error)));
+                waiting.clear();
             }
         }
-        if waiting.capacity() > 0 {
+        if waiting.is_empty() {
             *waiting = BytesMut::new();
+            drop(waiting);
+            self.output_waits();
             if self.finishing.get() {
                 self.shut_writing();
             }
         }
     }
 
-    /// A read that was not filled has taken all there was: the next is to wait for news, in place of asking the
-    /// kernel once more to be told of nothing. News that came meanwhile is not lost, for tokio clears its readiness
-    /// only as far as it has seen.
-    fn is_drained(&self) {
-        let nothing = || io::Result::<()>::Err(io::ErrorKind::WouldBlock.into());
-        let _ = self.stream.try_io(Interest::READABLE, nothing);
+    /// What its owner does when told of it: moves output on, and hands each thing that came in to `see`. True where
+    /// something may be left to read.
+    pub fn on_ready(&self, mut see: impl FnMut(Received)) -> bool {
+        self.flush();
+        let mut incoming = self.incoming.borrow_mut();
+        incoming.decode(&mut see);
+        let read = READ.with_borrow_mut(|scratch| {
+            if scratch.len() < SCRATCH / 2 {
+                scratch.resize(SCRATCH, 0);
+            }
+            let read = (&self.stream).read(scratch)?;
+            let filled = read == scratch.len();
+            let answer = incoming.answer(&scratch[..read]);
+            if answer.is_none() && !incoming.discarding {
+                incoming.decoder.feed(scratch.split_to(read));
+            }
+            io::Result::Ok((read, filled, answer))
+        });
+        // What a write has learned tells more than the end of the stream, which is all that reading sees then.
+        let gone = |by_read| Received::Gone(self.broken.get().unwrap_or(by_read));
+        match read {
+            Ok((0, ..)) => see(gone(Gone::ByPeer)),
+            Ok((.., Some(token))) => see(Received::Answer(token)),
+            Ok((_, filled, None)) => {
+                incoming.decode(&mut see);
+                return filled;
+            }
+            Err(error) if is_for_later(&error) && self.broken.get().is_none() => {}
+            Err(error) if is_for_later(&error) => see(gone(Gone::ByPeer)),
+            Err(error) => see(gone(Gone::by(&error))),
+        }
+        false
     }
 
-    /// Output that waits for the kernel, in bytes.
-    pub fn waiting(&self) -> usize {
-        self.waiting.borrow().len()
+    /// From here on what comes in is only taken, not looked at.
+    pub fn discard(&self) {
+        let mut incoming = self.incoming.borrow_mut();
+        incoming.discarding = true;
+        incoming.decoder.discard();
     }
 
-    /// Whether the kernel holds something from the peer that was not read yet.
-    pub fn has_unread(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        matches!(SockRef::from(&self.stream).peek(&mut byte), Ok(n) if n > 0)
+    /// Whether its owner is told of what comes in.
+    pub fn is_heard(&self) -> bool {
+        self.place.get().is_some()
     }
 
     /// The peer sees the end of the stream once it has read what was sent.
@@ -202,94 +279,37 @@ impl Socket {
         let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
     }
 
-    /// Ends the connection now, whatever its task is doing.
+    /// Ends the connection now. Nothing is told of it any more.
     pub fn shut(&self) {
         let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Both);
-        self.wake();
+        if let Some(place) = self.place.take() {
+            self.poller.forget(&self.stream, place);
+        }
     }
 }
 
-impl AsRef<Socket> for Socket {
-    fn as_ref(&self) -> &Socket {
-        self
-    }
-}
-
-/// What comes in on the socket of `T`; also moves its waiting output on.
-pub struct Incoming<T> {
-    owner: Rc<T>,
-    decoder: Decoder,
-    /// What comes is no longer looked at, only taken, so that closing does not reset what the peer is to read.
-    discarding: bool,
-    over: bool,
-}
-
-impl<T: AsRef<Socket>> Incoming<T> {
-    /// `read` is what came after the handshake and was read with it.
-    pub fn new(owner: Rc<T>, limits: FrameLimits, read: BytesMut) -> Self {
-        Self { owner, decoder: Decoder::new(limits, read), discarding: false, over: false }
+impl Incoming {
+    /// What nearly always comes, and then alone: it needs no buffer of its own.
+    fn answer(&self, read: &[u8]) -> Option<u64> {
+        if self.discarding || !self.decoder.is_between_frames() { None } else { frames::lone_answer(read) }
     }
 
-    fn poll_received(&mut self, cx: &mut Context<'_>) -> Poll<Received> {
-        let socket = self.owner.as_ref().as_ref();
-        socket.poll_flush(cx);
-        loop {
-            if self.discarding {
-                self.decoder.discard();
-            }
+    fn decode(&mut self, see: &mut impl FnMut(Received)) {
+        while !self.discarding {
             match self.decoder.next() {
-                Ok(Some(frame)) => return Poll::Ready(Received::Frame(frame)),
-                Ok(None) => {}
+                Ok(Some(frame)) => see(Received::Frame(frame)),
+                Ok(None) => break,
                 Err(violation) => {
                     self.discarding = true;
-                    return Poll::Ready(Received::Violation(violation));
+                    self.decoder.discard();
+                    see(Received::Violation(violation));
                 }
-            }
-            // What a write has learned tells more than the end of the stream, which is all that reading sees then.
-            let gone = |by_read| Poll::Ready(Received::Gone(socket.broken.get().unwrap_or(by_read)));
-            match socket.stream.poll_read_ready(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return gone(Gone::by(&error)),
-                Poll::Pending if socket.broken.get().is_some() => return gone(Gone::ByPeer),
-                Poll::Pending => {
-                    self.decoder.settle();
-                    match socket.task.take() {
-                        Some(task) if task.will_wake(cx.waker()) => socket.task.set(Some(task)),
-                        _ => socket.task.set(Some(cx.waker().clone())),
-                    }
-                    return Poll::Pending;
-                }
-            }
-            let read = READ.with_borrow_mut(|scratch| {
-                scratch.clear();
-                scratch.reserve(SCRATCH);
-                let room = scratch.capacity();
-                let read = socket.stream.try_read_buf(scratch)?;
-                if read < room {
-                    socket.is_drained();
-                }
-                self.decoder.feed(scratch);
-                io::Result::Ok(read)
-            });
-            match read {
-                Ok(0) => return gone(Gone::ByPeer),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return gone(Gone::by(&error)),
             }
         }
+        self.decoder.settle();
     }
 }
 
-impl<T: AsRef<Socket>> Stream for Incoming<T> {
-    type Item = Received;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Received>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        let received = ready!(self.poll_received(cx));
-        self.over = matches!(received, Received::Gone(_));
-        Poll::Ready(Some(received))
-    }
+fn is_for_later(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

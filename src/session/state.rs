@@ -14,22 +14,16 @@
 //! - Any other frame moves `last_active` alone: answering pings is a device's one duty.
 //! - Deadlines are kept in [`Attended`] time, which stands still while this process does, so that a stall of
 //!   ours never counts against a device.
-//! - A device of which something lies unread may have answered: its deadline is put off, but not for ever.
+//! - What lies unread may be an answer: whoever asks for a verdict has read it before.
 //!
-//! Left out on purpose: sockets, close frames, records. The actor does what [`Action`] says.
+//! Left out on purpose: sockets, close frames, records. The session does what [`Action`] says.
 
 use std::time::Duration;
 
-use crate::chaos::{Safety, lacks};
 use crate::event::RttMs;
 use crate::supervisor::clock::{Attended, Clocks};
 use crate::supervisor::snapshot::State;
 use crate::time::{Mono, millis};
-
-/// A device with something unread may have answered: it is given so much longer, so many times from one pong to
-/// the next, which together stay under the second that a verdict may be late.
-pub const GRACE: Duration = Duration::from_millis(250);
-pub const GRACES: u8 = 3;
 
 /// How often a device is asked, and how long it may take.
 #[derive(Debug, Clone)]
@@ -92,8 +86,6 @@ pub struct Liveness {
     due: Attended,
     outstanding: Option<Outstanding>,
     missed: u32,
-    /// Since the last pong.
-    graces: u8,
     quality: f32,
     connected: Mono,
     last_active: Mono,
@@ -153,7 +145,6 @@ impl Liveness {
             due: now.attended + patience,
             outstanding: None,
             missed: 0,
-            graces: 0,
             quality: 1.0,
             connected: now.mono,
             last_active: now.mono,
@@ -180,23 +171,14 @@ impl Liveness {
         self.due
     }
 
-    /// The deadline may be over. `token` is for the ping, should there be one: not to be guessed. `has_unread` is asked
-    /// where something unread would put the deadline off.
-    pub fn on_deadline(
-        &mut self,
-        now: Clocks,
-        pace: &Pace,
-        token: u64,
-        has_unread: impl FnOnce() -> bool,
-    ) -> Action {
+    /// The next deadline is a verdict.
+    pub fn awaits_pong(&self) -> bool {
+        self.outstanding.is_some() && self.is_recorded()
+    }
+
+    /// The deadline may be over. `token` is for the ping, should there be one: not to be guessed.
+    pub fn on_deadline(&mut self, now: Clocks, pace: &Pace, token: u64) -> Action {
         if now.attended < self.due {
-            return Action::Wait;
-        }
-        let awaits_pong = self.outstanding.is_some() && self.is_recorded();
-        let graces = if lacks(Safety::StallGuard) { 0 } else { GRACES };
-        if awaits_pong && self.graces < graces && has_unread() {
-            self.graces += 1;
-            self.due = now.attended + GRACE;
             return Action::Wait;
         }
         match self.phase {
@@ -231,7 +213,6 @@ impl Liveness {
         self.last_pong = Some(now.mono);
         self.pongs_received = self.pongs_received.saturating_add(1);
         self.missed = 0;
-        self.graces = 0;
         let recovered = self.phase == Phase::Suspect;
         if recovered {
             self.phase = Phase::Live;

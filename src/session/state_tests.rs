@@ -17,8 +17,8 @@ fn at(seconds: u64) -> Clocks {
 fn asked() -> Liveness {
     let mut session = Liveness::new(at(0), Duration::from_secs(10));
     assert!(session.recorded(at(0), &PACE, 0.2));
-    assert_eq!(session.on_deadline(at(4), &PACE, 1, || false), Action::Wait);
-    assert_eq!(session.on_deadline(at(5), &PACE, 1, || false), Action::Ping { token: 1, suspect: false });
+    assert_eq!(session.on_deadline(at(4), &PACE, 1), Action::Wait);
+    assert_eq!(session.on_deadline(at(5), &PACE, 1), Action::Ping { token: 1, suspect: false });
     session.pinged(at(5), &PACE, 1);
     session
 }
@@ -29,31 +29,31 @@ fn a_device_that_answers_lives_on_and_is_measured() {
     let heard = session.on_pong(at(7), &PACE, Some(1));
     assert_eq!(heard, Heard { rtt: Some(Duration::from_secs(2)), recovered: false });
     assert_eq!(session.due(), at(30).attended, "the next ping is an interval after the last");
-    assert_eq!(session.on_deadline(at(30), &PACE, 2, || false), Action::Ping { token: 2, suspect: false });
+    assert_eq!(session.on_deadline(at(30), &PACE, 2), Action::Ping { token: 2, suspect: false });
     assert_eq!(session.rtt_ms().avg, Some(2000.0));
 }
 
 #[test]
 fn a_silent_device_is_suspect_then_dead_at_its_deadlines() {
     let mut session = asked();
-    assert_eq!(session.on_deadline(at(14), &PACE, 2, || false), Action::Wait);
-    assert_eq!(session.on_deadline(at(15), &PACE, 2, || false), Action::Ping { token: 2, suspect: true });
+    assert_eq!(session.on_deadline(at(14), &PACE, 2), Action::Wait);
+    assert_eq!(session.on_deadline(at(15), &PACE, 2), Action::Ping { token: 2, suspect: true });
     assert_eq!(session.state(), Some(State::Suspect));
     session.pinged(at(15), &PACE, 2);
-    assert_eq!(session.on_deadline(at(24), &PACE, 3, || false), Action::Wait);
-    assert_eq!(session.on_deadline(at(25), &PACE, 3, || false), Action::Dead);
+    assert_eq!(session.on_deadline(at(24), &PACE, 3), Action::Wait);
+    assert_eq!(session.on_deadline(at(25), &PACE, 3), Action::Dead);
 }
 
 #[test]
 fn a_late_pong_is_life_but_no_round_trip() {
     let mut session = asked();
-    assert_eq!(session.on_deadline(at(15), &PACE, 2, || false), Action::Ping { token: 2, suspect: true });
+    assert_eq!(session.on_deadline(at(15), &PACE, 2), Action::Ping { token: 2, suspect: true });
     session.pinged(at(15), &PACE, 2);
     let heard = session.on_pong(at(16), &PACE, Some(1));
     assert_eq!(heard, Heard { rtt: None, recovered: true });
     assert_eq!(session.rtt_ms(), RttMs::default());
     // The newer ping is still to be answered, but one miss is no longer in a row with the other.
-    assert_eq!(session.on_deadline(at(25), &PACE, 3, || false), Action::Ping { token: 3, suspect: true });
+    assert_eq!(session.on_deadline(at(25), &PACE, 3), Action::Ping { token: 3, suspect: true });
 }
 
 #[test]
@@ -70,11 +70,7 @@ fn an_unsolicited_pong_is_life_and_answers_nothing() {
 fn a_round_trip_over_a_stall_is_not_measured() {
     let mut session = asked();
     let stalled = Clocks { mono: Mono(65_000_000), attended: Attended(5_250_000) };
-    assert_eq!(
-        session.on_deadline(stalled, &PACE, 2, || false),
-        Action::Wait,
-        "no deadline passed in the stall"
-    );
+    assert_eq!(session.on_deadline(stalled, &PACE, 2), Action::Wait, "no deadline passed in the stall");
     assert_eq!(session.on_pong(stalled, &PACE, Some(1)).rtt, None);
 }
 
@@ -83,14 +79,14 @@ fn frames_are_life_but_no_answer() {
     let mut session = asked();
     session.on_frame(at(14));
     assert_eq!(session.last_active(), at(14).mono);
-    assert_eq!(session.on_deadline(at(15), &PACE, 2, || false), Action::Ping { token: 2, suspect: true });
+    assert_eq!(session.on_deadline(at(15), &PACE, 2), Action::Ping { token: 2, suspect: true });
 }
 
 #[test]
 fn a_start_that_is_not_recorded_in_time_is_given_up() {
     let mut session = Liveness::new(at(0), Duration::from_secs(10));
-    assert_eq!(session.on_deadline(at(9), &PACE, 1, || false), Action::Wait);
-    assert_eq!(session.on_deadline(at(10), &PACE, 1, || false), Action::Dead);
+    assert_eq!(session.on_deadline(at(9), &PACE, 1), Action::Wait);
+    assert_eq!(session.on_deadline(at(10), &PACE, 1), Action::Dead);
     assert!(session.end());
     assert!(!session.recorded(at(11), &PACE, 0.0), "too late to be welcomed");
 }
@@ -156,7 +152,7 @@ proptest! {
             }
             token += 1;
             let due = session.due();
-            match session.on_deadline(now, &pace, token, || false) {
+            match session.on_deadline(now, &pace, token) {
                 Action::Wait => prop_assert!(ended || now.attended < due),
                 Action::Ping { token, suspect } => {
                     prop_assert!(now.attended >= due && !ended);

@@ -25,6 +25,7 @@ use crate::ids::Run;
 use crate::metrics::Metrics;
 use crate::session::handshake::{Gate, RefusalLog};
 use crate::session::house::House;
+use crate::session::poller::Poller;
 use crate::supervisor::Inspector;
 use crate::supervisor::admission::Admission;
 use crate::supervisor::inspector::Window;
@@ -127,8 +128,10 @@ impl Workers {
         )
         .start();
         self.inspector.add(Window { worker: supervisor.recipient(), published });
+        let poller = Poller::start().expect("an epoll for each worker");
+        let newest = self.doors.feed.subscribe();
         Upgrades {
-            house: Rc::new(House::new(roster, &self.settings, self.run.clone(), self.doors.feed.subscribe())),
+            house: Rc::new(House::new(roster, poller, &self.settings, self.run.clone(), newest)),
             gate: self.gate.clone(),
             doors: self.doors.clone(),
             log: RefusalLog::default(),

@@ -20,7 +20,7 @@ use actix::Recipient;
 use slab::Slab;
 
 use crate::ids::SessionId;
-use crate::metrics::Metrics;
+use crate::metrics::{Counted, Metrics};
 use crate::store::{LastHeard, Start};
 use crate::time::{Mono, Now};
 
@@ -64,6 +64,8 @@ struct Entry {
 pub struct Roster {
     pub worker: usize,
     pub metrics: Arc<Metrics>,
+    /// A part of the metrics that waits for the next tick.
+    pub counted: Counted,
     admission: Arc<Admission>,
     clock: RefCell<AttendedClock>,
     seats: RefCell<Slab<Seat>>,
@@ -78,6 +80,7 @@ impl Roster {
         let clock = AttendedClock::new(now);
         Rc::new(Self {
             worker,
+            counted: metrics.counted(),
             metrics,
             admission,
             wheel: RefCell::new(Wheel::new(clock.read(now).attended)),
@@ -98,8 +101,8 @@ impl Roster {
     }
 
     /// Whether what is read now may have waited for this worker.
-    pub fn is_catching_up(&self) -> bool {
-        self.clock.borrow().is_catching_up(Mono::now())
+    pub fn is_catching_up(&self, now: Mono) -> bool {
+        self.clock.borrow().is_catching_up(now)
     }
 
     /// A device was let in: `child` is looked after from here on, and its start goes on the record.
@@ -200,6 +203,7 @@ impl Roster {
                 self.ask(key, clocks);
             }
         }
+        self.counted.flush();
         stall
     }
 

@@ -10,7 +10,7 @@ use proptest::test_runner::TestCaseResult;
 use super::*;
 use crate::random_tests::{Tally, try_histories};
 use crate::reason::{DetectedBy, Reason};
-use crate::session::state::{Action, GRACE, GRACES, Liveness, Pace};
+use crate::session::state::{Action, Liveness, Pace};
 use crate::supervisor::admission::Limits;
 use crate::supervisor::clock::MAX_STEP;
 use crate::supervisor::directory::tests::start;
@@ -118,16 +118,11 @@ struct Session {
     /// When its deadline was last brought nearer, perhaps into the past.
     hastened: Cell<Attended>,
     slowest: Cell<Duration>,
-    graces: Cell<u32>,
     /// What should not have been: a panic where it is asked would be taken for the session's own.
     wrong: RefCell<Option<String>>,
 }
 
 impl Session {
-    fn has_unread(&self) -> bool {
-        self.wire.borrow().iter().any(|(arrives, _)| *arrives <= self.worker.now.get())
-    }
-
     fn read(&self) {
         let now = self.worker.now.get();
         let mut wire = self.wire.borrow_mut();
@@ -147,7 +142,6 @@ impl Session {
                     assert!(heard.rtt.is_none_or(|rtt| sent.is_some_and(|sent| now.since(sent) == rtt)));
                     self.heard.set(clocks);
                     self.slowest.set(Duration::ZERO);
-                    self.graces.set(0);
                 }
                 None => self.liveness.borrow_mut().on_frame(clocks),
             }
@@ -184,9 +178,9 @@ impl Session {
     /// of the loop late.
     fn most(&self) -> Duration {
         let pace = &self.worker.pace;
-        let deadlines = pace.max_missed_pongs + 1 + self.graces.get();
+        let deadlines = pace.max_missed_pongs + 1;
         let late = SLOT + self.slowest.get().min(MAX_STEP);
-        pace.ping_interval + pace.verdict() + late * deadlines + GRACE * self.graces.get()
+        pace.ping_interval + pace.verdict() + late * deadlines
     }
 }
 
@@ -210,12 +204,8 @@ impl Child for Session {
         let pace = &self.worker.pace;
         let token = self.pings.borrow().len() as u64;
         let was_recorded = self.is_live();
-        let has_unread = || {
-            self.graces.set(self.graces.get() + u32::from(self.has_unread()));
-            self.hold(self.graces.get() <= u32::from(GRACES), "put off too often");
-            self.has_unread()
-        };
-        let action = self.liveness.borrow_mut().on_deadline(now, pace, token, has_unread);
+        self.read();
+        let action = self.liveness.borrow_mut().on_deadline(now, pace, token);
         match action {
             Action::Wait => {}
             Action::Ping { token, suspect } => {
@@ -370,7 +360,6 @@ impl<'a> World<'a> {
             heard: Cell::new(now),
             hastened: Cell::new(now.attended),
             slowest: Cell::new(Duration::ZERO),
-            graces: Cell::new(0),
             wrong: RefCell::default(),
             worker,
         });

@@ -194,7 +194,7 @@ impl Child for Phantom {
         let Own { devices, key, liveness, .. } = &self.own;
         devices.late.borrow_mut().add(now.attended.0.saturating_sub(self.due().0));
         let token = rand::random();
-        let action = liveness.borrow_mut().on_deadline(now, &devices.pace, token, || false);
+        let action = liveness.borrow_mut().on_deadline(now, &devices.pace, token);
         match action {
             Action::Wait => true,
             Action::Ping { token, .. } => {

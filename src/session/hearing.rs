@@ -1,0 +1,102 @@
+//! What a session makes of what its device sends.
+
+use crate::protocol::{FromDevice, NotUnderstood, ToDevice, lwp_ack};
+use crate::supervisor::clock::Clocks;
+use crate::supervisor::roster::Child;
+use crate::time::Now;
+
+use super::frames::{Frame, Inbound};
+use super::life::Session;
+use super::poller::Owner;
+use super::socket::Received;
+
+impl Owner for Session {
+    fn on_ready(&self) -> bool {
+        // One reading of the clock for all that came at once.
+        let now = self.house().roster.clocks();
+        self.socket().on_ready(|received| self.received(now, received))
+    }
+
+    fn crashed(&self) {
+        Child::crashed(self);
+    }
+}
+
+impl Session {
+    /// Takes in what lies unread, so that a verdict counts it; so much of it at most that others are not kept waiting.
+    pub(super) fn hear_out(&self) {
+        const READS: usize = 4;
+        if self.socket().is_heard() {
+            let _ = (0..READS).all(|_| !self.has_ended() && self.on_ready());
+        }
+    }
+
+    fn received(&self, now: Clocks, received: Received) {
+        match received {
+            Received::Gone(gone) => self.gone(gone),
+            Received::Frame(Inbound::Close(_)) if self.has_ended() => self.leave(),
+            _ if self.has_ended() => {}
+            Received::Violation(violation) => {
+                self.heard_frame(now);
+                self.violated(violation);
+            }
+            Received::Answer(token) => {
+                if self.count_frame(now.mono) {
+                    self.heard_pong(now, Some(token));
+                }
+            }
+            Received::Frame(frame) => {
+                self.heard_frame(now);
+                self.heard(now, frame);
+            }
+        }
+    }
+
+    fn heard(&self, now: Clocks, frame: Inbound) {
+        match frame {
+            Inbound::Close(code) => self.closed_by_device(code),
+            _ if !self.count_frame(now.mono) => {}
+            Inbound::Pong(token) => self.heard_pong(now, token[..].try_into().ok().map(u64::from_be_bytes)),
+            Inbound::Text(text) => match std::str::from_utf8(&text) {
+                Ok(text) => self.heard_text(text),
+                Err(_) => self.not_understood(NotUnderstood::NotJson),
+            },
+            Inbound::Binary(_) => self.not_understood(NotUnderstood::Binary),
+            Inbound::Ping(data) => {
+                self.house().metrics().messages.device_pings.inc();
+                self.send(Frame::Pong(&data));
+            }
+            Inbound::Fragment => {}
+        }
+    }
+
+    fn heard_text(&self, text: &str) {
+        let messages = &self.house().metrics().messages;
+        let answer = match FromDevice::parse(text) {
+            Ok(FromDevice::Heartbeat { id }) => {
+                messages.heartbeats.inc();
+                messages.acks.inc();
+                ToDevice::Ack { id, code: 200, server_time: Now::read().wall }.json()
+            }
+            Ok(FromDevice::Lwp { mid }) => {
+                messages.heartbeats.inc();
+                messages.acks.inc();
+                lwp_ack(mid)
+            }
+            Ok(FromDevice::Bye) => {
+                messages.byes.inc();
+                return self.left();
+            }
+            #[cfg(feature = "chaos")]
+            Ok(FromDevice::Panic) => panic!("a panic was asked for"),
+            Err(why) => return self.not_understood(why),
+        };
+        self.send(Frame::Text(&answer));
+    }
+
+    fn not_understood(&self, why: NotUnderstood) {
+        self.house().metrics().messages.errors.inc();
+        let error = ToDevice::Error { code: why.code(), message: &why.to_string() };
+        self.send(Frame::Text(&error.json()));
+    }
+}
