@@ -29,8 +29,7 @@ pub fn all(c: &mut Criterion) {
         let (mut liveness, mut now) = (live(), 0);
         b.iter(|| {
             now += 25_000_000;
-            if let Action::Ping { token, .. } = liveness.on_deadline(at(now), &pace, black_box(now))
-            {
+            if let Action::Ping { token, .. } = liveness.on_deadline(at(now), &pace, black_box(now)) {
                 liveness.pinged(at(now), &pace, token);
             }
             liveness.on_pong(at(now + 200), &pace, Some(now))

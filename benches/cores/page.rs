@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use criterion::Criterion;
-use lastpong::event::{Meta, RttMs};
+use lastpong::event::{Connected, Meta, RttMs};
 use lastpong::http::debug::select::{Filter, Order, SortBy, select};
-use lastpong::ids::{DeviceType, NodeId, SessionId};
+use lastpong::ids::{DeviceType, Incarnation, NodeId, SessionId};
 use lastpong::supervisor::snapshot::{SessionView, State};
 use lastpong::time::Timestamp;
 use rand::rngs::SmallRng;
@@ -18,19 +18,27 @@ const LIMIT: usize = 100;
 fn views() -> Vec<SessionView> {
     let mut random = SmallRng::seed_from_u64(7);
     let node: NodeId = "node-1".parse().expect("a node id");
-    let meta: Arc<Meta> = Arc::default();
+    let incarnation = Incarnation::new();
     let view = |number: u32| {
         let [_, a, b, c] = number.to_be_bytes();
         let (began, heard) = (random.random_range(0..1_000_000_000), random.random_range(0..25_000_000));
         let rtt: f64 = random.random_range(0.1..300.0);
-        SessionView {
+        let start = Connected {
             session_id: SessionId::new(),
             device_id: format!("device-{number:09}").parse().expect("a device id"),
             device_type: DeviceType::default(),
-            device_seq: Some(1),
             node_id: node.clone(),
-            state: if number.is_multiple_of(500) { State::Suspect } else { State::Live },
+            incarnation,
             connected_at: Timestamp(began),
+            remote_addr: SocketAddr::from(([10, a, b, c], 40_000)),
+            meta: Meta::default(),
+            trace_id: None,
+        };
+        SessionView {
+            session_id: start.session_id,
+            start: Arc::new(start),
+            device_seq: Some(1),
+            state: if number.is_multiple_of(500) { State::Suspect } else { State::Live },
             last_pong_at: Some(Timestamp(2_000_000_000 - heard)),
             last_active_at: Timestamp(2_000_000_000 - heard),
             idle_ms: heard as f64 / 1000.0,
@@ -39,9 +47,6 @@ fn views() -> Vec<SessionView> {
             pings_sent: 4,
             pongs_received: 4,
             reconnect_count: 0,
-            remote_addr: SocketAddr::from(([10, a, b, c], 40_000)),
-            meta: meta.clone(),
-            trace_id: None,
         }
     };
     (0..SESSIONS).map(view).collect()

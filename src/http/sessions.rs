@@ -23,7 +23,7 @@ pub(super) async fn kick(
     let id = session_id(&request)?;
     if let Some(view) = doors.inspector.find(id).await {
         let (reason, detected_by) = (Reason::Kicked, DetectedBy::Operator);
-        let what = ToEnd { device_id: view.device_id, session_id: id, reason, detected_by };
+        let what = ToEnd { device_id: view.start.device_id.clone(), session_id: id, reason, detected_by };
         match doors.ends.send(EndSessions(vec![what])).await {
             // It ended a moment ago.
             Ok(0) => {}

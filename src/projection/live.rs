@@ -274,7 +274,7 @@ impl Work {
             held.len().div_ceil(usize::try_from(rounds).unwrap_or(1).max(1)).max(CHECKED).min(held.len());
         let asked: Vec<_> = held.iter().cycle().skip(self.checked % held.len()).take(some).copied().collect();
         self.checked = (self.checked + some) % held.len();
-        let keys: Vec<_> = asked.iter().map(|v| (v.session_id, v.device_id.clone())).collect();
+        let keys: Vec<_> = asked.iter().map(|v| (v.session_id, v.start.device_id.clone())).collect();
         let verdicts = self.parts.live.check_and_keep(&keys, self.parts.max_inactive).await?;
         let patience = self.parts.max_inactive.as_millis() as f64;
         let mut wrong = Vec::new();

@@ -107,8 +107,9 @@ impl Reconciler {
         let active: HashSet<_> = rows.iter().map(|row| row.session_id).collect();
         let young = Timestamp::now().saturating_sub(SETTLED);
         let orphans = rows.iter().filter(|row| row.start_time < young && !all.contains(&row.session_id));
-        let missing = recorded(&snapshots)
-            .filter(|v| v.connected_at < young && of_page(v.session_id) && !active.contains(&v.session_id));
+        let missing = recorded(&snapshots).filter(|v| {
+            v.start.connected_at < young && of_page(v.session_id) && !active.contains(&v.session_id)
+        });
         let met = orphans.map(|row| row.session_id).chain(missing.map(|view| view.session_id));
         self.suspects = met.take(SUSPECTS).collect();
         self.after = last;
@@ -132,7 +133,7 @@ impl Reconciler {
             let view = snapshots.iter().flat_map(|s| &s.sessions).find(|view| view.session_id == id);
             match (active, view) {
                 (Some(row), None) => found.orphans.push(row),
-                (None, Some(view)) => found.missing.push((view.device_id.clone(), id)),
+                (None, Some(view)) => found.missing.push((view.start.device_id.clone(), id)),
                 _ => {}
             }
         }

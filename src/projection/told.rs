@@ -1,10 +1,10 @@
 //! Sessions in the words of live state, from where they are told: the workers' snapshots and the log.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::Deserialize;
 
-use crate::event::{Connected, Event, RttMs};
+use crate::event::{Connected, Event, Meta, RttMs};
 use crate::ids::{Incarnation, NodeId, Run};
 use crate::store::live::{LiveSession, LiveState, Vitals};
 use crate::supervisor::snapshot::{SessionView, State};
@@ -35,6 +35,8 @@ pub(super) fn lost_run(event: &Event) -> Option<Incarnation> {
 
 /// A session as its worker shows it.
 pub(super) fn session(view: &SessionView, run: &Run) -> LiveSession {
+    static NO_META: LazyLock<Arc<Meta>> = LazyLock::new(Arc::default);
+    let start = &view.start;
     LiveSession {
         vitals: Vitals {
             state: if view.state == State::Suspect { LiveState::Suspect } else { LiveState::Live },
@@ -46,16 +48,16 @@ pub(super) fn session(view: &SessionView, run: &Run) -> LiveSession {
             pongs_received: view.pongs_received,
         },
         session_id: view.session_id,
-        device_id: view.device_id.clone(),
-        device_type: view.device_type.clone(),
+        device_id: start.device_id.clone(),
+        device_type: start.device_type.clone(),
         device_seq: view.device_seq,
-        node_id: view.node_id.clone(),
+        node_id: start.node_id.clone(),
         incarnation: run.incarnation,
-        connected_at: view.connected_at,
+        connected_at: start.connected_at,
         reconnect_count: view.reconnect_count,
-        remote_addr: view.remote_addr,
-        meta: view.meta.clone(),
-        trace_id: view.trace_id.clone(),
+        remote_addr: start.remote_addr,
+        meta: if start.meta.is_empty() { NO_META.clone() } else { Arc::new(start.meta.clone()) },
+        trace_id: start.trace_id.clone(),
     }
 }
 

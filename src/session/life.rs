@@ -7,11 +7,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::chaos::{Safety, lacks};
-use crate::event::{Connected, Disconnected, Meta};
+use crate::event::{Connected, Disconnected};
 use crate::ids::{EventId, SessionId};
 use crate::protocol::ToDevice;
 use crate::rate::Rate;
@@ -354,17 +354,12 @@ impl Child for Session {
     }
 
     fn view(&self, now: &Now) -> Option<SessionView> {
-        static NO_META: LazyLock<Arc<Meta>> = LazyLock::new(Arc::default);
         let liveness = self.liveness.borrow();
-        let start = &self.start;
         Some(SessionView {
-            session_id: start.session_id,
-            device_id: start.device_id.clone(),
-            device_type: start.device_type.clone(),
-            device_seq: Some(self.device_seq.get()).filter(|n| *n > 0),
-            node_id: start.node_id.clone(),
             state: liveness.state()?,
-            connected_at: start.connected_at,
+            start: self.start.clone(),
+            session_id: self.start.session_id,
+            device_seq: Some(self.device_seq.get()).filter(|n| *n > 0),
             last_pong_at: liveness.last_pong().map(|at| now.wall_at(at)),
             last_active_at: now.wall_at(liveness.last_active()),
             idle_ms: liveness.silent_ms(now.mono),
@@ -373,9 +368,6 @@ impl Child for Session {
             pings_sent: liveness.pings_sent(),
             pongs_received: liveness.pongs_received(),
             reconnect_count: 0,
-            remote_addr: start.remote_addr,
-            meta: if start.meta.is_empty() { NO_META.clone() } else { Arc::new(start.meta.clone()) },
-            trace_id: start.trace_id.clone(),
         })
     }
 

@@ -32,7 +32,7 @@ use crate::supervisor::inspector::Window;
 use crate::supervisor::roster::Roster;
 use crate::supervisor::snapshot::WorkerSnapshot;
 use crate::supervisor::worker::{Uplinks, WorkerSupervisor};
-use crate::time::{Mono, Timestamp};
+use crate::time::Mono;
 use crate::upgrade::Upgrades;
 
 use super::LAST_WORDS;
@@ -117,9 +117,7 @@ impl Workers {
     fn supervised(&self) -> Upgrades {
         let worker = self.next.fetch_add(1, Relaxed);
         let roster = Roster::new(worker, self.metrics.clone(), self.admission.clone(), Mono::now());
-        let nothing_yet =
-            WorkerSnapshot { worker, taken_at: Timestamp::now(), taken: Mono(0), sessions: Vec::new() };
-        let (publish, published) = watch::channel(Arc::new(nothing_yet));
+        let (publish, published) = watch::channel(Arc::new(WorkerSnapshot::none(worker)));
         let supervisor = WorkerSupervisor::new(
             roster.clone(),
             self.uplinks.clone(),

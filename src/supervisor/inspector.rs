@@ -14,6 +14,9 @@ use super::snapshot::{SessionView, WorkerSnapshot};
 
 /// A snapshot so fresh is not taken again.
 const FRESH: Duration = Duration::from_millis(100);
+/// Nor, for who is in a hurry, one that is no older than so many times what it took, and no older than this.
+const WORTH: u32 = 20;
+const OLD: Duration = Duration::from_secs(1);
 /// A worker that does not publish in this time is shown as it last was.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -37,13 +40,19 @@ impl Inspector {
 
     /// Whether every worker's supervisor is alive.
     pub fn all_connected(&self) -> bool {
-        let windows = self.windows.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        windows.iter().all(|window| window.worker.connected())
+        self.windows().iter().all(|window| window.worker.connected())
     }
 
     /// What each worker holds: fresh, or as it last was where a worker does not answer.
     pub async fn look(&self) -> Vec<Arc<WorkerSnapshot>> {
         self.look_at(FRESH).await
+    }
+
+    /// The same for who looks again and again, and rather at once: where many sessions make a snapshot take long, the last
+    /// one, up to two seconds old, while the next is taken.
+    pub async fn glance(&self) -> Vec<Arc<WorkerSnapshot>> {
+        let glances = self.windows().into_iter().map(Window::glance);
+        futures_util::future::join_all(glances).await
     }
 
     /// One live session, also one that has just begun.
@@ -59,8 +68,12 @@ impl Inspector {
     }
 
     async fn look_at(&self, fresh: Duration) -> Vec<Arc<WorkerSnapshot>> {
-        let windows = self.windows.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        futures_util::future::join_all(windows.into_iter().map(|window| window.look(fresh))).await
+        let looks = self.windows().into_iter().map(|window| window.look(fresh));
+        futures_util::future::join_all(looks).await
+    }
+
+    fn windows(&self) -> Vec<Window> {
+        self.windows.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
 
@@ -74,5 +87,59 @@ impl Window {
         let _ = self.worker.try_send(TakeSnapshot);
         let _ = tokio::time::timeout(PATIENCE, self.published.changed()).await;
         self.published.borrow().clone()
+    }
+
+    async fn glance(self) -> Arc<WorkerSnapshot> {
+        let last = self.published.borrow().clone();
+        let age = (last.taken != Mono(0)).then(|| Mono::now().since(last.taken));
+        match Glance::at(age, last.took) {
+            Glance::Last => last,
+            Glance::LastWhileNext => {
+                let _ = self.worker.try_send(TakeSnapshot);
+                last
+            }
+            Glance::Next => self.look(FRESH).await,
+        }
+    }
+}
+
+/// Which snapshot one who is in a hurry is shown.
+#[derive(Debug, PartialEq)]
+enum Glance {
+    Last,
+    /// The last, and the next is taken meanwhile.
+    LastWhileNext,
+    Next,
+}
+
+impl Glance {
+    fn at(age: Option<Duration>, took: Duration) -> Self {
+        let fresh = (took * WORTH).clamp(FRESH, OLD);
+        match age {
+            Some(age) if age < fresh => Self::Last,
+            Some(age) if age < 2 * fresh && fresh > FRESH => Self::LastWhileNext,
+            _ => Self::Next,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_took_long_is_shown_for_longer() {
+        let ms = Duration::from_millis;
+        let at = |age, took| Glance::at(Some(ms(age)), ms(took));
+        assert_eq!(
+            [at(0, 0), at(99, 0), at(100, 0), at(150, 4)],
+            [Glance::Last, Glance::Last, Glance::Next, Glance::Next]
+        );
+        assert_eq!(
+            [at(499, 25), at(500, 25), at(999, 25), at(1_000, 25)],
+            [Glance::Last, Glance::LastWhileNext, Glance::LastWhileNext, Glance::Next]
+        );
+        assert_eq!([at(1_000, 3_000), at(2_000, 3_000)], [Glance::LastWhileNext, Glance::Next]);
+        assert_eq!(Glance::at(None, Duration::ZERO), Glance::Next);
     }
 }

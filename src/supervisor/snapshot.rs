@@ -1,12 +1,13 @@
 //! What inspection sees: a copy of a worker's sessions, published for everyone to read without asking again.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 
-use crate::event::{Meta, RttMs};
-use crate::ids::{DeviceId, DeviceType, NodeId, SessionId};
+use crate::event::{Connected, RttMs};
+use crate::ids::SessionId;
 use crate::time::{Mono, Timestamp};
 
 /// Where a session is in its life.
@@ -21,15 +22,13 @@ pub enum State {
 }
 
 /// One live session, at the moment its snapshot was taken.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct SessionView {
+    /// What does not change, shared with the session.
+    pub start: Arc<Connected>,
     pub session_id: SessionId,
-    pub device_id: DeviceId,
-    pub device_type: DeviceType,
     pub device_seq: Option<i64>,
-    pub node_id: NodeId,
     pub state: State,
-    pub connected_at: Timestamp,
     pub last_pong_at: Option<Timestamp>,
     pub last_active_at: Timestamp,
     /// Since the last proof of life.
@@ -40,9 +39,31 @@ pub struct SessionView {
     pub pings_sent: u32,
     pub pongs_received: u32,
     pub reconnect_count: u32,
-    pub remote_addr: SocketAddr,
-    pub meta: Arc<Meta>,
-    pub trace_id: Option<String>,
+}
+
+impl Serialize for SessionView {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (start, mut shown) = (&self.start, serializer.serialize_struct("SessionView", 18)?);
+        shown.serialize_field("session_id", &self.session_id)?;
+        shown.serialize_field("device_id", &start.device_id)?;
+        shown.serialize_field("device_type", &start.device_type)?;
+        shown.serialize_field("device_seq", &self.device_seq)?;
+        shown.serialize_field("node_id", &start.node_id)?;
+        shown.serialize_field("state", &self.state)?;
+        shown.serialize_field("connected_at", &start.connected_at)?;
+        shown.serialize_field("last_pong_at", &self.last_pong_at)?;
+        shown.serialize_field("last_active_at", &self.last_active_at)?;
+        shown.serialize_field("idle_ms", &self.idle_ms)?;
+        shown.serialize_field("rtt_ms", &self.rtt_ms)?;
+        shown.serialize_field("missed", &self.missed)?;
+        shown.serialize_field("pings_sent", &self.pings_sent)?;
+        shown.serialize_field("pongs_received", &self.pongs_received)?;
+        shown.serialize_field("reconnect_count", &self.reconnect_count)?;
+        shown.serialize_field("remote_addr", &start.remote_addr)?;
+        shown.serialize_field("meta", &start.meta)?;
+        shown.serialize_field("trace_id", &start.trace_id)?;
+        shown.end()
+    }
 }
 
 /// One worker's sessions.
@@ -52,5 +73,14 @@ pub struct WorkerSnapshot {
     pub taken_at: Timestamp,
     /// The same moment; zero before the first.
     pub taken: Mono,
+    pub took: Duration,
     pub sessions: Vec<SessionView>,
+}
+
+impl WorkerSnapshot {
+    /// What is shown before the first.
+    pub fn none(worker: usize) -> Self {
+        let (taken_at, taken, took) = (Timestamp::now(), Mono(0), Duration::ZERO);
+        Self { worker, taken_at, taken, took, sessions: Vec::new() }
+    }
 }

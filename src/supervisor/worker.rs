@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, Recipient};
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use tokio::sync::watch;
 
 use crate::registry::messages::Heard;
@@ -82,9 +82,14 @@ impl WorkerSupervisor {
         let Some(copying) = &mut self.copying else { return };
         let now = Now::read();
         let next = self.roster.visit(key, VISIT, |child| copying.sessions.extend(child.view(&now)));
-        match next {
-            Some(key) => _ = ctx.run_later(Duration::ZERO, move |this, ctx| this.copy_from(key, ctx)),
-            None => _ = self.copying.take().map(|snapshot| self.published.send_replace(Arc::new(snapshot))),
+        if let Some(key) = next {
+            let turned = tokio::task::yield_now().into_actor(self);
+            ctx.spawn(turned.map(move |(), this, ctx| this.copy_from(key, ctx)));
+        } else if let Some(mut snapshot) = self.copying.take() {
+            snapshot.took = now.mono.since(snapshot.taken);
+            let last = self.published.send_replace(Arc::new(snapshot));
+            // To let go of a million sessions takes longer than the loop has.
+            actix_rt::task::spawn_blocking(move || drop(last));
         }
     }
 
@@ -156,6 +161,7 @@ impl Handler<TakeSnapshot> for WorkerSupervisor {
                 worker: self.roster.worker,
                 taken_at: taken_at.wall,
                 taken: taken_at.mono,
+                took: Duration::ZERO,
                 sessions,
             });
             self.copy_from(0, ctx);

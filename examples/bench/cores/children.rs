@@ -10,7 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lastpong::event::{Connected, Meta};
@@ -216,16 +216,12 @@ impl Child for Phantom {
     fn crashed(&self) {}
 
     fn view(&self, now: &Now) -> Option<SessionView> {
-        static NO_META: LazyLock<Arc<Meta>> = LazyLock::new(Arc::default);
         let (start, liveness) = (&self.own.start, self.own.liveness.borrow());
         Some(SessionView {
-            session_id: start.session_id,
-            device_id: start.device_id.clone(),
-            device_type: start.device_type.clone(),
-            device_seq: Some(1),
-            node_id: start.node_id.clone(),
             state: liveness.state()?,
-            connected_at: start.connected_at,
+            start: start.clone(),
+            session_id: start.session_id,
+            device_seq: Some(1),
             last_pong_at: liveness.last_pong().map(|at| now.wall_at(at)),
             last_active_at: now.wall_at(liveness.last_active()),
             idle_ms: liveness.silent_ms(now.mono),
@@ -234,9 +230,6 @@ impl Child for Phantom {
             pings_sent: liveness.pings_sent(),
             pongs_received: liveness.pongs_received(),
             reconnect_count: 0,
-            remote_addr: start.remote_addr,
-            meta: NO_META.clone(),
-            trace_id: start.trace_id.clone(),
         })
     }
 

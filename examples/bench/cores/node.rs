@@ -21,7 +21,7 @@ use lastpong::supervisor::root::{Registrar, RootSupervisor};
 use lastpong::supervisor::roster::Roster;
 use lastpong::supervisor::snapshot::WorkerSnapshot;
 use lastpong::supervisor::worker::{Uplinks, WorkerSupervisor};
-use lastpong::time::{Mono, Timestamp};
+use lastpong::time::Mono;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::children::{Devices, Late};
@@ -98,8 +98,7 @@ impl Node {
         let arbiter = Arbiter::new();
         arbiter.spawn_fn(move || {
             let roster = Roster::new(worker, metrics, admission, Mono::now());
-            let none =
-                WorkerSnapshot { worker, taken_at: Timestamp::now(), taken: Mono(0), sessions: Vec::new() };
+            let none = WorkerSnapshot::none(worker);
             let (publish, published) = watch::channel(Arc::new(none));
             let supervisor =
                 WorkerSupervisor::new(roster.clone(), uplinks, Duration::from_secs(5), publish).start();

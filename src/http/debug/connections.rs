@@ -80,7 +80,7 @@ impl AskedLive {
 
 async fn live(params: &Params, doors: &Doors) -> Result<HttpResponse, Problem> {
     let AskedLive { order, filter, after, limit } = AskedLive::of(params)?;
-    let snapshots = doors.inspector.look().await;
+    let snapshots = doors.inspector.glance().await;
     // Of a hundred thousand sessions this takes milliseconds, which a worker's loop does not have.
     let picking = web::block(move || {
         let sessions = snapshots.iter().flat_map(|worker| &worker.sessions);
@@ -193,7 +193,7 @@ pub(in crate::http) async fn connection(
     Params::parse(request.query_string(), &[])?;
     let id = session_id(&request)?;
     let found = match doors.inspector.find(id).await {
-        Some(view) => Some((view.device_id.clone(), json::text(&view))),
+        Some(view) => Some((view.start.device_id.clone(), json::text(&view))),
         None => {
             let record = doors.store.session(id).await?;
             record.map(|record| (record.device_id.clone(), json::text(&Record::from(record))))

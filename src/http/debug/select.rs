@@ -2,7 +2,7 @@
 //!
 //! Pure. A place is the sort value of the last session shown and its id, so paging is stable while sessions
 //! come and go: whoever stays is shown once, whoever changes its own sort value may be shown again or not.
-//! Sessions are never copied: at most one reference for each is collected, and only the page is put in order.
+//! Sessions are never copied: references to about two pages of them are kept, and only the page is put in order.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -30,11 +30,11 @@ pub struct Filter {
 
 impl Filter {
     fn wants(&self, s: &SessionView) -> bool {
-        let ip = || s.remote_addr.ip().to_canonical();
+        let ip = || s.start.remote_addr.ip().to_canonical();
         self.state.is_none_or(|state| s.state == state)
-            && self.device_id.as_ref().is_none_or(|m| m.matches(s.device_id.as_str()))
-            && self.device_type.as_ref().is_none_or(|t| s.device_type.as_str() == t)
-            && self.node.as_ref().is_none_or(|n| s.node_id.as_str() == n)
+            && self.device_id.as_ref().is_none_or(|m| m.matches(s.start.device_id.as_str()))
+            && self.device_type.as_ref().is_none_or(|t| s.start.device_type.as_str() == t)
+            && self.node.as_ref().is_none_or(|n| s.start.node_id.as_str() == n)
             && self.remote_addr.is_none_or(|net| net.contains(&ip()))
             && self.min_rtt_ms.is_none_or(|least| s.rtt_ms.last.is_some_and(|rtt| rtt >= least))
             && self.idle_over_ms.is_none_or(|most| s.idle_ms > most)
@@ -72,17 +72,17 @@ impl SortBy {
 
     fn key(self, s: &SessionView) -> Key<'_> {
         match self {
-            SortBy::ConnectedAt => Key::Int(s.connected_at.0),
+            SortBy::ConnectedAt => Key::Int(s.start.connected_at.0),
             SortBy::LastPong => s.last_pong_at.map_or(Key::Absent, |t| Key::Int(t.0)),
             SortBy::Rtt => s.rtt_ms.last.map_or(Key::Absent, Key::Float),
             // The moment last heard stands still between two pages where the idle time grows.
             SortBy::Idle => Key::Int(-s.last_active_at.0),
             SortBy::Missed => Key::Int(s.missed.into()),
-            SortBy::DeviceId => Key::Text(s.device_id.as_str().into()),
-            SortBy::DeviceType => Key::Text(s.device_type.as_str().into()),
+            SortBy::DeviceId => Key::Text(s.start.device_id.as_str().into()),
+            SortBy::DeviceType => Key::Text(s.start.device_type.as_str().into()),
             SortBy::State => Key::Int(s.state as i64),
-            SortBy::Node => Key::Text(s.node_id.as_str().into()),
-            SortBy::RemoteAddr => Key::Addr(s.remote_addr),
+            SortBy::Node => Key::Text(s.start.node_id.as_str().into()),
+            SortBy::RemoteAddr => Key::Addr(s.start.remote_addr),
         }
     }
 
@@ -203,21 +203,28 @@ pub fn select<'a>(
     after: Option<&Place>,
     limit: usize,
 ) -> Picked<'a> {
-    let mut total = 0;
-    let mut found: Vec<(Key<'a>, &'a SessionView)> = Vec::new();
-    for session in sessions.filter(|s| filter.wants(s)) {
-        total += 1;
-        let key = order.by.key(session);
-        let is_after = |place: &Place| {
-            order.compare((&key, session.session_id), (&place.key, place.id)) == Ordering::Greater
-        };
-        if after.is_none_or(is_after) {
-            found.push((key, session));
-        }
-    }
     let compare = |a: &(Key<'_>, &SessionView), b: &(Key<'_>, &SessionView)| {
         order.compare((&a.0, a.1.session_id), (&b.0, b.1.session_id))
     };
+    let mut total = 0;
+    let mut found: Vec<(Key<'a>, &'a SessionView)> = Vec::new();
+    let mut is_full = false;
+    for session in sessions.filter(|s| filter.wants(s)) {
+        total += 1;
+        let one = (order.by.key(session), session);
+        let is_after = |place: &Place| {
+            order.compare((&one.0, session.session_id), (&place.key, place.id)) == Ordering::Greater
+        };
+        if !after.is_none_or(is_after) || (is_full && compare(&one, &found[limit]) == Ordering::Greater) {
+            continue;
+        }
+        found.push(one);
+        if found.len() > 2 * limit + 1 {
+            found.select_nth_unstable_by(limit, compare);
+            found.truncate(limit + 1);
+            is_full = true;
+        }
+    }
     let more = found.len() > limit;
     if more {
         found.select_nth_unstable_by(limit, compare);

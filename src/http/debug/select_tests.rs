@@ -5,18 +5,30 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::event::RttMs;
+use crate::event::{Connected, Meta, RttMs};
+use crate::ids::Incarnation;
 use crate::time::Timestamp;
 
-fn session(n: u128) -> SessionView {
-    SessionView {
+fn start(n: u128) -> Connected {
+    Connected {
         session_id: SessionId(uuid::Uuid::from_u128(n)),
         device_id: "d".parse().unwrap(),
         device_type: "device".parse().unwrap(),
-        device_seq: Some(1),
         node_id: "n1".parse().unwrap(),
-        state: State::Live,
+        incarnation: Incarnation::new(),
         connected_at: Timestamp(0),
+        remote_addr: "127.0.0.1:1".parse().unwrap(),
+        meta: Meta::default(),
+        trace_id: None,
+    }
+}
+
+fn session(start: Connected) -> SessionView {
+    SessionView {
+        session_id: start.session_id,
+        start: Arc::new(start),
+        device_seq: Some(1),
+        state: State::Live,
         last_pong_at: None,
         last_active_at: Timestamp(0),
         idle_ms: 0.0,
@@ -25,9 +37,6 @@ fn session(n: u128) -> SessionView {
         pings_sent: 0,
         pongs_received: 0,
         reconnect_count: 0,
-        remote_addr: "127.0.0.1:1".parse().unwrap(),
-        meta: Arc::default(),
-        trace_id: None,
     }
 }
 
@@ -46,19 +55,22 @@ prop_compose! {
         host in 0u8..4,
         port in 1u16..3,
     ) -> SessionView {
-        SessionView {
+        let start = Connected {
             device_id: device.parse().unwrap(),
             device_type: kind.parse().unwrap(),
             node_id: node.parse().unwrap(),
-            state,
             connected_at: Timestamp(times[0]),
+            remote_addr: format!("10.0.{host}.1:{port}").parse().unwrap(),
+            ..start(id)
+        };
+        SessionView {
+            state,
             last_active_at: Timestamp(times[1]),
             idle_ms: (4 - times[1]) as f64,
             last_pong_at: pong.map(Timestamp),
             rtt_ms: RttMs { last: rtt.map(|r| f64::from(r) / 3.0), ..RttMs::default() },
             missed,
-            remote_addr: format!("10.0.{host}.1:{port}").parse().unwrap(),
-            ..session(id)
+            ..session(start)
         }
     }
 }
@@ -89,14 +101,14 @@ fn model(sessions: &[SessionView], filter: &Filter, order: Order) -> Vec<Session
         .iter()
         .filter(|s| filter.state != Some(State::Live) || s.state == State::Live)
         .filter(|s| match &filter.device_id {
-            Some(Match::Is(_)) => s.device_id.as_str() == "a",
-            Some(Match::StartsWith(_)) => s.device_id.as_str().as_bytes()[0] == b'a',
+            Some(Match::Is(_)) => s.start.device_id.as_str() == "a",
+            Some(Match::StartsWith(_)) => s.start.device_id.as_str().as_bytes()[0] == b'a',
             None => true,
         })
-        .filter(|s| filter.node.is_none() || s.node_id.as_str() == "n")
+        .filter(|s| filter.node.is_none() || s.start.node_id.as_str() == "n")
         .filter(|s| {
             filter.remote_addr.is_none()
-                || ["10.0.2.1", "10.0.3.1"].contains(&&*s.remote_addr.ip().to_string())
+                || ["10.0.2.1", "10.0.3.1"].contains(&&*s.start.remote_addr.ip().to_string())
         })
         .filter(|s| filter.min_rtt_ms.is_none() || s.rtt_ms.last.unwrap_or(0.0) >= 0.5)
         .filter(|s| filter.idle_over_ms.is_none() || s.idle_ms > 2.0)
@@ -104,7 +116,7 @@ fn model(sessions: &[SessionView], filter: &Filter, order: Order) -> Vec<Session
     let turned = |o: Ordering| if order.reverse { o.reverse() } else { o };
     wanted.sort_by(|a, b| {
         let o = match order.by {
-            SortBy::ConnectedAt => turned(a.connected_at.cmp(&b.connected_at)),
+            SortBy::ConnectedAt => turned(a.start.connected_at.cmp(&b.start.connected_at)),
             SortBy::LastPong => a
                 .last_pong_at
                 .is_none()
@@ -116,11 +128,11 @@ fn model(sessions: &[SessionView], filter: &Filter, order: Order) -> Vec<Session
             }
             SortBy::Idle => turned(a.idle_ms.total_cmp(&b.idle_ms)),
             SortBy::Missed => turned(a.missed.cmp(&b.missed)),
-            SortBy::DeviceId => turned(a.device_id.cmp(&b.device_id)),
-            SortBy::DeviceType => turned(a.device_type.cmp(&b.device_type)),
+            SortBy::DeviceId => turned(a.start.device_id.cmp(&b.start.device_id)),
+            SortBy::DeviceType => turned(a.start.device_type.cmp(&b.start.device_type)),
             SortBy::State => turned(a.state.cmp(&b.state)),
-            SortBy::Node => turned(a.node_id.cmp(&b.node_id)),
-            SortBy::RemoteAddr => turned(a.remote_addr.cmp(&b.remote_addr)),
+            SortBy::Node => turned(a.start.node_id.cmp(&b.start.node_id)),
+            SortBy::RemoteAddr => turned(a.start.remote_addr.cmp(&b.start.remote_addr)),
         };
         o.then(a.session_id.cmp(&b.session_id))
     });
@@ -191,7 +203,7 @@ fn orders_are_read_and_written() {
 #[test]
 fn a_place_of_another_sort_is_no_place() {
     let rtt = Order { by: SortBy::Rtt, reverse: false };
-    let id = session(1).session_id;
+    let id = start(1).session_id;
     for bad in ["", "~", "x~1", &format!("{id}"), &format!("{id}~abc")] {
         assert_eq!(Place::read(rtt, bad), None, "{bad:?}");
     }
@@ -199,7 +211,7 @@ fn a_place_of_another_sort_is_no_place() {
 
 #[test]
 fn an_ipv4_client_on_an_ipv6_socket_is_found_by_its_ipv4_net() {
-    let mapped = SessionView { remote_addr: "[::ffff:192.0.2.7]:9".parse().unwrap(), ..session(1) };
+    let mapped = session(Connected { remote_addr: "[::ffff:192.0.2.7]:9".parse().unwrap(), ..start(1) });
     let filter = Filter { remote_addr: Some("192.0.2.0/24".parse().unwrap()), ..Filter::default() };
     assert_eq!(select([mapped].iter(), &filter, Order::default(), None, 9).total, 1);
 }

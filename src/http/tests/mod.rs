@@ -19,10 +19,10 @@ use tokio::sync::watch;
 
 use super::health::Probe;
 use super::*;
-use crate::event::RttMs;
+use crate::event::{Connected, Meta, RttMs};
 use crate::feed::Limits;
 use crate::feed::tests::{Log, NODE};
-use crate::ids::SessionId;
+use crate::ids::{Incarnation, SessionId};
 use crate::problem;
 use crate::secret::Secret;
 use crate::supervisor::admission::{self, Admission};
@@ -52,7 +52,7 @@ impl Handles<TakeSnapshot> for Shown {
 }
 
 fn snapshot(sessions: Vec<SessionView>) -> WorkerSnapshot {
-    WorkerSnapshot { worker: 0, taken_at: Timestamp::now(), taken: Mono::now(), sessions }
+    WorkerSnapshot { taken: Mono::now(), sessions, ..WorkerSnapshot::none(0) }
 }
 
 fn inspector(sessions: Vec<SessionView>) -> Inspector {
@@ -65,14 +65,22 @@ fn inspector(sessions: Vec<SessionView>) -> Inspector {
 }
 
 fn view(n: usize) -> SessionView {
-    SessionView {
+    let start = Connected {
         session_id: SessionId::new(),
         device_id: format!("d{n:02}").parse().unwrap(),
         device_type: "meter".parse().unwrap(),
-        device_seq: Some(1),
         node_id: NODE.parse().unwrap(),
-        state: if n == 3 { State::Suspect } else { State::Live },
+        incarnation: Incarnation::new(),
         connected_at: Timestamp(n as i64),
+        remote_addr: SocketAddr::from(([10, 0, 0, n as u8], 1)),
+        meta: Meta::default(),
+        trace_id: None,
+    };
+    SessionView {
+        session_id: start.session_id,
+        start: Arc::new(start),
+        device_seq: Some(1),
+        state: if n == 3 { State::Suspect } else { State::Live },
         last_pong_at: None,
         last_active_at: Timestamp(n as i64),
         idle_ms: n as f64 * 1000.0,
@@ -81,9 +89,6 @@ fn view(n: usize) -> SessionView {
         pings_sent: 0,
         pongs_received: 0,
         reconnect_count: 0,
-        remote_addr: SocketAddr::from(([10, 0, 0, n as u8], 1)),
-        meta: Arc::default(),
-        trace_id: None,
     }
 }
 

@@ -33,7 +33,7 @@ impl Handler<TakeSnapshot> for Worker {
 
     fn handle(&mut self, _: TakeSnapshot, _: &mut Self::Context) {
         let sessions = self.sessions.lock().unwrap().clone();
-        let snapshot = WorkerSnapshot { worker: 0, taken_at: Timestamp::now(), taken: Mono::now(), sessions };
+        let snapshot = WorkerSnapshot { taken: Mono::now(), sessions, ..WorkerSnapshot::none(0) };
         self.publish.send_replace(Arc::new(snapshot));
     }
 }
@@ -43,9 +43,7 @@ pub(in crate::projection) type Sessions = Arc<Mutex<Vec<SessionView>>>;
 /// A worker without sessions, and how it is looked at.
 pub(in crate::projection) fn worker() -> (Sessions, Inspector) {
     let sessions = Sessions::default();
-    let nothing =
-        WorkerSnapshot { worker: 0, taken_at: Timestamp::now(), taken: Mono(0), sessions: Vec::new() };
-    let (publish, published) = watch::channel(Arc::new(nothing));
+    let (publish, published) = watch::channel(Arc::new(WorkerSnapshot::none(0)));
     let inspector = Inspector::default();
     let worker = Worker { sessions: sessions.clone(), publish }.start();
     inspector.add(Window { worker: worker.recipient(), published });
@@ -150,12 +148,9 @@ impl Node {
 pub(in crate::projection) fn view(of: &Connected) -> SessionView {
     SessionView {
         session_id: of.session_id,
-        device_id: of.device_id.clone(),
-        device_type: of.device_type.clone(),
+        start: Arc::new(of.clone()),
         device_seq: Some(1),
-        node_id: of.node_id.clone(),
         state: State::Live,
-        connected_at: of.connected_at,
         last_pong_at: None,
         last_active_at: of.connected_at,
         idle_ms: 0.0,
@@ -164,9 +159,6 @@ pub(in crate::projection) fn view(of: &Connected) -> SessionView {
         pings_sent: 0,
         pongs_received: 0,
         reconnect_count: 0,
-        remote_addr: of.remote_addr,
-        meta: Arc::default(),
-        trace_id: None,
     }
 }
 
