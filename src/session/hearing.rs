@@ -26,8 +26,14 @@ impl Session {
     /// Takes in what lies unread, so that a verdict counts it; so much of it at most that others are not kept waiting.
     pub(super) fn hear_out(&self) {
         const READS: usize = 4;
-        if self.socket().is_heard() {
-            let _ = (0..READS).all(|_| !self.has_ended() && self.on_ready());
+        let mut more = self.socket().is_heard();
+        for _ in 0..READS {
+            if more && !self.has_ended() {
+                more = self.on_ready();
+            }
+        }
+        if more {
+            self.socket().remind();
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! - One epoll for all of them, itself a single file to the runtime: a socket costs an entry here and no task, and
 //!   one that has news wakes none.
-//! - Level-triggered: what a socket's owner leaves unread is told of again, after all others had their turn.
+//! - Edge-triggered: news is told once, so that a socket without any costs nothing while others have some. Who leaves
+//!   something unread is told again, after all others had their turn; so is who may have yet to read that the peer is gone.
 //! - An owner that panics is taken for crashed; the others are told all the same.
 //! - At most `BATCH` are told before the thread's other work has its turn.
 //!
@@ -15,7 +16,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, Event, EventFlags};
+use rustix::io::Errno;
 use slab::Slab;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -36,6 +39,12 @@ pub struct Poller {
     owners: RefCell<Slab<Rc<dyn Owner>>>,
 }
 
+/// To read, to write again, and the end of a connection.
+const INTEREST: EventFlags =
+    EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
+/// The end is there to be read, perhaps behind something else.
+const END: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
+
 /// A socket's place; the poller's owner of it is let go with [`Poller::forget`].
 #[derive(Debug, Clone, Copy)]
 pub struct Place(u32);
@@ -54,20 +63,20 @@ impl Poller {
         Ok(poller)
     }
 
-    /// Has `owner` told of this socket from here on, of room to write only where `output` waits.
-    pub fn watch(&self, socket: impl AsFd, owner: Rc<dyn Owner>, output: bool) -> io::Result<Place> {
+    /// Has `owner` told of this socket from here on.
+    pub fn watch(&self, socket: impl AsFd, owner: Rc<dyn Owner>) -> io::Result<Place> {
         let mut owners = self.owners.borrow_mut();
         let vacant = owners.vacant_entry();
         let key = u32::try_from(vacant.key()).expect("sockets are bounded below 2^32");
-        epoll::add(&self.epoll, socket, data(key), interest(output))?;
+        epoll::add(&self.epoll, socket, data(key), INTEREST)?;
         vacant.insert(owner);
         Ok(Place(key))
     }
 
-    /// From here on its owner is told of room to write where `output` waits, and not where none does.
-    pub fn output_waits(&self, socket: impl AsFd, place: Place, output: bool) {
-        if let Err(error) = epoll::modify(&self.epoll, socket, data(place.0), interest(output)) {
-            log::error!(error:% = error; "a socket's interest could not be changed");
+    /// Has its owner told once more of what there is.
+    pub fn remind(&self, socket: impl AsFd, place: Place) {
+        if let Err(error) = epoll::modify(&self.epoll, socket, data(place.0), INTEREST) {
+            log::error!(error:% = error; "a socket's owner could not be reminded");
         }
     }
 
@@ -82,41 +91,58 @@ impl Poller {
     }
 
     async fn run(self: Rc<Self>) {
-        let mut events = Vec::with_capacity(BATCH);
+        let (mut events, mut again) = (Vec::with_capacity(BATCH), Vec::new());
         loop {
-            let Ok(mut news) = self.epoll.readable().await else { return };
+            let ready = match again.is_empty() {
+                true => Some(self.epoll.readable().await),
+                false => None,
+            };
             events.clear();
             let waited = epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&Timespec::default()));
             match waited {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => log::error!(error:% = error; "the worker's sockets cannot be polled"),
             }
-            let mut more = events.len() == BATCH;
-            for event in &events {
-                more |= self.tell({ event.data }.u64() as usize);
+            let known: Vec<News> = std::mem::take(&mut again);
+            again.extend(known.into_iter().filter(|news| self.tell(news)));
+            let fetched = events.iter().filter_map(|event| self.news(event));
+            again.extend(fetched.filter(|news| self.tell(news)));
+            if events.len() == BATCH || !again.is_empty() {
+                tokio::task::yield_now().await;
+                continue;
             }
-            if !more {
-                news.clear_ready();
+            match ready {
+                Some(Ok(mut ready)) => ready.clear_ready(),
+                Some(Err(_)) => return,
+                None => {}
             }
-            tokio::task::yield_now().await;
         }
     }
 
-    /// An entry may be another's since the event was fetched: to be told in vain costs it one look.
-    fn tell(&self, key: usize) -> bool {
-        let Some(owner) = self.owners.borrow().get(key).cloned() else { return false };
-        catch_unwind(AssertUnwindSafe(|| owner.on_ready())).unwrap_or_else(|_| {
+    fn news(&self, &Event { flags, data }: &Event) -> Option<News> {
+        let key = data.u64() as usize;
+        let owner = self.owners.borrow().get(key)?.clone();
+        Some(News { key, owner, end: flags.intersects(END) })
+    }
+
+    /// True where it is to be told again.
+    fn tell(&self, News { key, owner, end }: &News) -> bool {
+        let more = catch_unwind(AssertUnwindSafe(|| owner.on_ready())).unwrap_or_else(|_| {
             owner.crashed();
             false
-        })
+        });
+        (more || *end) && self.owners.borrow().get(*key).is_some_and(|now| Rc::ptr_eq(now, owner))
     }
+}
+
+/// What one owner is told.
+struct News {
+    key: usize,
+    owner: Rc<dyn Owner>,
+    /// The end is there: told again until it was read, and the owner let go.
+    end: bool,
 }
 
 fn data(key: u32) -> epoll::EventData {
     epoll::EventData::new_u64(key.into())
-}
-
-/// Errors and the end of a connection are always told of.
-fn interest(output: bool) -> epoll::EventFlags {
-    if output { epoll::EventFlags::IN | epoll::EventFlags::OUT } else { epoll::EventFlags::IN }
 }

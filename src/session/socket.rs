@@ -127,7 +127,7 @@ impl Socket {
     /// # Errors
     /// The system can watch no more sockets.
     pub fn listen(&self, owner: Rc<dyn Owner>) -> io::Result<()> {
-        self.place.set(Some(self.poller.watch(&self.stream, owner.clone(), self.has_output())?));
+        self.place.set(Some(self.poller.watch(&self.stream, owner.clone())?));
         owner.on_ready();
         Ok(())
     }
@@ -165,13 +165,12 @@ impl Socket {
         let mut waiting = self.waiting.borrow_mut();
         let mut sent = 0;
         if waiting.is_empty() {
-            match (&self.stream).write(bytes) {
+            match uninterrupted(|| (&self.stream).write(bytes)) {
                 Ok(n) => sent = n,
                 Err(error) if is_for_later(&error) => {}
                 Err(error) => {
                     self.broken.set(Some(Gone::by(&error)));
-                    drop(waiting);
-                    self.output_waits();
+                    self.remind();
                     return Ok(());
                 }
             }
@@ -182,24 +181,15 @@ impl Socket {
         }
         let over = waiting.len() + rest.len() > bound;
         if !over || sent > 0 {
-            let first = waiting.is_empty();
             waiting.extend_from_slice(rest);
-            drop(waiting);
-            if first {
-                self.output_waits();
-            }
         }
         if over { Err(OverBound) } else { Ok(()) }
     }
 
-    /// Whether its owner is to be told of room to write: for what waits, or to hear that the connection broke.
-    fn has_output(&self) -> bool {
-        self.broken.get().is_some() || !self.waiting.borrow().is_empty()
-    }
-
-    fn output_waits(&self) {
+    /// Has its owner told again of what there is: something that it left unread, or that the connection broke.
+    pub fn remind(&self) {
         if let Some(place) = self.place.get() {
-            self.poller.output_waits(&self.stream, place, self.has_output());
+            self.poller.remind(&self.stream, place);
         }
     }
 
@@ -209,7 +199,7 @@ impl Socket {
         if waiting.is_empty() {
             return;
         }
-        match (&self.stream).write(&waiting) {
+        match uninterrupted(|| (&self.stream).write(&waiting)) {
             Ok(n) => waiting.advance(n),
             Err(error) if is_for_later(&error) => {}
             Err(error) => {
@@ -219,8 +209,6 @@ impl Socket {
         }
         if waiting.is_empty() {
             *waiting = BytesMut::new();
-            drop(waiting);
-            self.output_waits();
             if self.finishing.get() {
                 self.shut_writing();
             }
@@ -237,7 +225,7 @@ impl Socket {
             if scratch.len() < SCRATCH / 2 {
                 scratch.resize(SCRATCH, 0);
             }
-            let read = (&self.stream).read(scratch)?;
+            let read = uninterrupted(|| (&self.stream).read(scratch))?;
             let filled = read == scratch.len();
             let answer = incoming.answer(&scratch[..read]);
             if answer.is_none() && !incoming.discarding {
@@ -311,5 +299,14 @@ impl Incoming {
 }
 
 fn is_for_later(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
 }
