@@ -8,7 +8,7 @@
 //! What a node could not write to the store is told late, when its journal is moved. A session of that kind may overlap
 //! another of its device in the log: each node told what it had, and both could not know of each other. Which
 //! sessions these are their devices know: the welcome had no `device_seq`. Where no device was welcomed it may be
-//! so where Postgres was away, for all or for that node, between the start and its telling.
+//! so where Postgres was away, for all or for that node, or slow, between the start and its telling.
 
 use std::collections::HashMap;
 
@@ -163,6 +163,6 @@ pub fn told_late(records: &Records, session: u32) -> bool {
         let from = connected_at.min(told).before(5 * SECOND);
         let clock_was_set = records.faults.clock_was_set(&[node], from, told);
         let from = if clock_was_set { At(i64::MIN) } else { from };
-        records.faults.postgres_was_away_for(node, from, told)
+        records.faults.postgres_was_away_for(node, from, told) || records.was_slow(from, told)
     })
 }

@@ -3,6 +3,8 @@
 //! - `a`: most of them; they stay and answer, a few late or with losses.
 //! - `b`: they come and leave in every way a device can.
 //! - `c`: a few that stay, and whose process a fault kills.
+//!
+//! All talk while they behave: a heartbeat of their own every two seconds.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,6 +90,8 @@ impl Devices<'_> {
             ("--seed", (self.seed ^ u64::from(herd.letter)).to_string()),
             // Soon, so that a short run has many sessions; not at once, so that a node that starts is not overrun.
             ("--backoff", "300ms..5s".to_owned()),
+            // So that much lies unread where a node was stopped, and whose pong is behind it.
+            ("--heartbeat", "2s".to_owned()),
             ("--processes", "1".to_owned()),
         ];
         let mut arguments: Vec<String> =

@@ -76,6 +76,25 @@ fn a_node_that_left_while_nobody_could_write_is_taken_for_lost() {
     });
 }
 
+/// Its start waited for Postgres when its node was told to leave: both are told late, and take the place of nobody.
+#[test]
+fn who_was_never_welcomed_may_overlap_another_where_postgres_was_slow() {
+    let mut world = World::healthy();
+    let first = Made::new("overlaps", "node-2", 390.0).did(400.0, "vanish").saw(400.0, "self", None);
+    let second = Made { started: 402.5, ..Made::new("overlaps", "node-3", 400.5).unwelcomed() };
+    let sessions = [
+        first.ends_told("read_error", "socket", None, 400.01, 403.0),
+        second.ends_told("draining", "watchdog", Some(1001), 401.0, 402.6),
+    ];
+    world.made.extend((1..).zip(sessions).map(|(n, made)| Made { id: Uuid::from_u128(n), ..made }));
+    world.fault("drain", &["node-3"], &[], 400.9, 404.0);
+    let mut files = world.files();
+    let overlap = (Promise::P2, "start before the last one's end");
+    assert_eq!(broken(&judged(&files)), [overlap], "Postgres took what it was given");
+    files.slow.push(json!({"at": at(402.0), "is": "slow", "took_ms": 1_800}));
+    assert!(judged(&files).held(), "Postgres was slow");
+}
+
 /// Its node's disk was full and Postgres stood still, so that its start was durable nowhere.
 #[test]
 fn a_device_that_waited_in_vain_for_its_welcome_is_let_go() {
