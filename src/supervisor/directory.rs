@@ -10,9 +10,13 @@
 //!                 └──ended──▶ the newcomer becomes holder
 //! ```
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
+use crate::event::Connected;
 use crate::ids::{DeviceId, SessionId};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::{End, Start, Write};
@@ -21,20 +25,33 @@ use super::messages::{Command, Order, Seat, ToEnd};
 
 #[derive(Debug, Default)]
 pub struct Directory {
-    devices: HashMap<DeviceId, Place>,
+    holders: HashMap<Holder, Seat>,
+    newcomers: HashMap<DeviceId, (Start, Seat)>,
 }
 
+/// The session that holds a place, found by its device; its names are those of its start.
 #[derive(Debug)]
-struct Place {
-    holder: Holder,
-    newcomer: Option<Box<(Start, Seat)>>,
+struct Holder(Arc<Connected>);
+
+impl Borrow<DeviceId> for Holder {
+    fn borrow(&self) -> &DeviceId {
+        &self.0.device_id
+    }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Holder {
-    session_id: SessionId,
-    seat: Seat,
+impl Hash for Holder {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.device_id.hash(state);
+    }
 }
+
+impl PartialEq for Holder {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.device_id == other.0.device_id
+    }
+}
+
+impl Eq for Holder {}
 
 /// What follows from a fact.
 #[derive(Debug, Default)]
@@ -48,9 +65,8 @@ pub struct Effects {
 }
 
 impl Effects {
-    fn order(&mut self, holder: Holder, what: Command) {
-        let Holder { session_id, seat: Seat { worker, key } } = holder;
-        self.orders.push((worker, Order { key, session_id, what }));
+    fn order(&mut self, start: &Connected, Seat { worker, key }: Seat, what: Command) {
+        self.orders.push((worker as usize, Order { key, session_id: start.session_id, what }));
     }
 }
 
@@ -58,20 +74,16 @@ const REPLACED: Command = Command::End { reason: Reason::Replaced, detected_by: 
 
 impl Directory {
     pub fn arrived(&mut self, start: Start, seat: Seat, effects: &mut Effects) {
-        let session_id = start.data.session_id;
-        match self.devices.entry(start.data.device_id.clone()) {
+        match self.holders.entry(Holder(start.data.clone())) {
             Entry::Vacant(vacant) => {
-                vacant.insert(Place { holder: Holder { session_id, seat }, newcomer: None });
+                vacant.insert(seat);
                 effects.writes.push(Write::Start(start));
             }
-            Entry::Occupied(occupied) => {
-                let place = occupied.into_mut();
-                let overtaken = place.newcomer.replace(Box::new((start, seat)));
-                match overtaken {
-                    None => effects.order(place.holder, REPLACED),
-                    Some(newcomer) => {
-                        let (start, seat) = *newcomer;
-                        effects.order(Holder { session_id: start.data.session_id, seat }, REPLACED);
+            Entry::Occupied(holder) => {
+                match self.newcomers.insert(start.data.device_id.clone(), (start, seat)) {
+                    None => effects.order(&holder.key().0, *holder.get(), REPLACED),
+                    Some((overtaken, seat)) => {
+                        effects.order(&overtaken.data, seat, REPLACED);
                         effects.forgotten += 1;
                     }
                 }
@@ -80,25 +92,16 @@ impl Directory {
     }
 
     pub fn ended(&mut self, end: End, effects: &mut Effects) {
-        let Entry::Occupied(mut occupied) = self.devices.entry(end.data.device_id.clone()) else {
-            effects.forgotten += 1;
-            return;
-        };
-        let place = occupied.get_mut();
-        if place.holder.session_id == end.data.session_id {
+        let (device, session_id) = (end.data.device_id.clone(), end.data.session_id);
+        if self.holder(&device, session_id).is_some() {
             effects.writes.push(Write::End(end));
-            match place.newcomer.take() {
-                None => _ = occupied.remove(),
-                Some(newcomer) => {
-                    let (start, seat) = *newcomer;
-                    place.holder = Holder { session_id: start.data.session_id, seat };
-                    effects.writes.push(Write::Start(start));
-                }
+            self.holders.remove(&device);
+            if let Some((start, seat)) = self.newcomers.remove(&device) {
+                self.holders.insert(Holder(start.data.clone()), seat);
+                effects.writes.push(Write::Start(start));
             }
-        } else if let Some(newcomer) = &place.newcomer
-            && newcomer.0.data.session_id == end.data.session_id
-        {
-            place.newcomer = None;
+        } else if self.newcomer(&device, session_id).is_some() {
+            self.newcomers.remove(&device);
             effects.forgotten += 2;
         } else {
             effects.forgotten += 1;
@@ -112,41 +115,42 @@ impl Directory {
         device_seq: Option<i64>,
         effects: &mut Effects,
     ) {
-        if let Some(place) = self.devices.get(device)
-            && place.holder.session_id == session_id
-        {
-            effects.order(place.holder, Command::Welcome { device_seq });
+        if let Some((start, seat)) = self.holder(device, session_id) {
+            effects.order(start, seat, Command::Welcome { device_seq });
         }
     }
 
     /// The session is to end, where it is here.
     pub fn to_end(&self, what: &ToEnd, effects: &mut Effects) {
-        let Some(place) = self.devices.get(&what.device_id) else { return };
-        let command = Command::End { reason: what.reason, detected_by: what.detected_by };
-        if place.holder.session_id == what.session_id {
-            effects.order(place.holder, command);
-        } else if let Some((start, seat)) = place.newcomer.as_deref()
-            && start.data.session_id == what.session_id
-        {
-            effects.order(Holder { session_id: what.session_id, seat: *seat }, command);
-        }
+        let (device, session_id) = (&what.device_id, what.session_id);
+        let found = self.holder(device, session_id).or_else(|| self.newcomer(device, session_id));
+        let Some((start, seat)) = found else { return };
+        effects.order(start, seat, Command::End { reason: what.reason, detected_by: what.detected_by });
     }
 
     /// Sessions that hold a place or wait for one.
     pub fn len(&self) -> usize {
-        self.devices.values().map(|place| 1 + usize::from(place.newcomer.is_some())).sum()
+        self.holders.len() + self.newcomers.len()
     }
 
     /// An order for every session, to be given out over time.
     pub fn orders_for_all(&self, what: Command) -> Vec<(usize, Order)> {
         let mut effects = Effects::default();
-        for place in self.devices.values() {
-            effects.order(place.holder, what);
-            if let Some((start, seat)) = place.newcomer.as_deref() {
-                effects.order(Holder { session_id: start.data.session_id, seat: *seat }, what);
-            }
-        }
+        self.holders.iter().for_each(|(holder, seat)| effects.order(&holder.0, *seat, what));
+        self.newcomers.values().for_each(|(start, seat)| effects.order(&start.data, *seat, what));
         effects.orders
+    }
+
+    /// The session of this id, where it holds its device's place.
+    fn holder(&self, device: &DeviceId, session_id: SessionId) -> Option<(&Connected, Seat)> {
+        let (holder, seat) = self.holders.get_key_value(device)?;
+        (holder.0.session_id == session_id).then_some((&*holder.0, *seat))
+    }
+
+    /// The session of this id, where it waits for its device's place.
+    fn newcomer(&self, device: &DeviceId, session_id: SessionId) -> Option<(&Connected, Seat)> {
+        let (start, seat) = self.newcomers.get(device)?;
+        (start.data.session_id == session_id).then_some((&*start.data, *seat))
     }
 }
 

@@ -135,7 +135,7 @@ proptest! {
             writes.extend(effects.writes);
             orders.extend(effects.orders.into_iter().map(|(_, order)| order));
         }
-        prop_assert!(there.is_empty() && directory.devices.is_empty());
+        prop_assert!(there.is_empty() && directory.len() == 0);
         let mut open: HashMap<DeviceId, SessionId> = HashMap::new();
         let recorded = writes.len();
         for write in writes {

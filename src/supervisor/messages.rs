@@ -12,7 +12,7 @@ use crate::store::{End, Start};
 /// Where a session sits: which worker's roster, and under which key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seat {
-    pub worker: usize,
+    pub worker: u32,
     pub key: u32,
 }
 

@@ -175,7 +175,7 @@ impl Handler<Facts> for RootSupervisor {
             match fact {
                 Fact::Arrived { key, start } => {
                     let late = (start.data.incarnation != incarnation).then(|| start.data.clone());
-                    self.directory.arrived(start, Seat { worker, key }, &mut effects);
+                    self.directory.arrived(start, Seat { worker: worker as u32, key }, &mut effects);
                     if let Some(of) = late {
                         // Let in by the run that was declared lost meanwhile.
                         let (device_id, session_id) = (of.device_id.clone(), of.session_id);
