@@ -9,27 +9,39 @@ use crate::time::Mono;
 
 const SECOND_US: u64 = 1_000_000;
 
+/// A rate and who keeps to it.
 #[derive(Debug, Clone, Copy)]
 pub struct Rate {
     per_sec: u32,
-    on_schedule: u64,
+    schedule: Schedule,
 }
+
+/// Who keeps to a rate that is known elsewhere.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Schedule(u64);
 
 impl Rate {
     /// `per_sec` at least 1.
     pub fn new(per_sec: u32) -> Self {
-        Self { per_sec: per_sec.max(1), on_schedule: 0 }
+        Self { per_sec: per_sec.max(1), schedule: Schedule::default() }
     }
 
     /// Counts one arrival, or says after which time there is room for it.
     pub fn take(&mut self, now: Mono) -> Result<(), Duration> {
-        let gap = SECOND_US / u64::from(self.per_sec);
-        let next = self.on_schedule.max(now.0) + gap;
+        self.schedule.take(self.per_sec, now)
+    }
+}
+
+impl Schedule {
+    /// The same for `per_sec`, at least 1 and always the same.
+    pub fn take(&mut self, per_sec: u32, now: Mono) -> Result<(), Duration> {
+        let gap = SECOND_US / u64::from(per_sec);
+        let next = self.0.max(now.0) + gap;
         let early = next.saturating_sub(now.0 + SECOND_US.max(gap));
         if early > 0 {
             return Err(Duration::from_micros(early));
         }
-        self.on_schedule = next;
+        self.0 = next;
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::chaos::{Safety, lacks};
 use crate::event::{Connected, Disconnected};
 use crate::ids::{EventId, SessionId};
 use crate::protocol::ToDevice;
-use crate::rate::Rate;
+use crate::rate::Schedule;
 use crate::reason::{DetectedBy, Reason};
 use crate::store::{End, LastHeard};
 use crate::supervisor::admission::Pass;
@@ -40,12 +40,12 @@ pub struct Session {
     liveness: RefCell<Liveness>,
     /// Zero until it is known.
     device_seq: Cell<i64>,
-    expires: Attended,
-    frames: Cell<Rate>,
-    /// Ended; the socket is shut at this time.
-    closing: Cell<Option<Attended>>,
+    frames: Cell<Schedule>,
+    ended: Cell<bool>,
+    /// The token expires then; or, where it ended, the socket is shut.
+    limit: Cell<Attended>,
     /// Until it ends.
-    actor: RefCell<Option<Addr<SessionActor>>>,
+    actor: Cell<Option<Addr<SessionActor>>>,
     _pass: Pass,
 }
 
@@ -78,10 +78,10 @@ impl Session {
             socket: parts.socket,
             liveness: RefCell::new(Liveness::new(Clocks { mono: parts.connected, ..now }, house.patience)),
             device_seq: Cell::new(0),
-            expires: now.attended + parts.authenticated_for,
-            frames: Cell::new(Rate::new(house.frames_per_sec)),
-            closing: Cell::new(None),
-            actor: RefCell::new(Some(parts.actor)),
+            frames: Cell::default(),
+            ended: Cell::new(false),
+            limit: Cell::new(now.attended + parts.authenticated_for),
+            actor: Cell::new(Some(parts.actor)),
             _pass: parts.pass,
             house,
         }
@@ -96,7 +96,7 @@ impl Session {
     }
 
     pub fn has_ended(&self) -> bool {
-        self.closing.get().is_some()
+        self.ended.get()
     }
 
     /// The start is durable: welcomes the device and listens to it, unless the session ended meanwhile.
@@ -154,13 +154,13 @@ impl Session {
         if self.house.frames_per_sec == 0 || self.house.roster.is_catching_up(now) {
             return true;
         }
-        let mut rate = self.frames.get();
-        if rate.take(now).is_err() {
+        let mut frames = self.frames.get();
+        if frames.take(self.house.frames_per_sec, now).is_err() {
             self.house.metrics().messages.refused.inc();
             self.end(Reason::RateLimited, DetectedBy::Socket);
             return false;
         }
-        self.frames.set(rate);
+        self.frames.set(frames);
         true
     }
 
@@ -244,7 +244,8 @@ impl Session {
             self.socket.send_last(Frame::Close(code));
         }
         let shut_at = house.roster.clocks().attended + house.close_timeout;
-        self.closing.set(Some(shut_at));
+        self.ended.set(true);
+        self.limit.set(shut_at);
         house.roster.hasten(self.key, shut_at);
         house.roster.tell(Fact::Ended { end: End { event_id: EventId::new(), data: Arc::new(record) } });
     }
@@ -315,7 +316,8 @@ impl Child for Session {
     }
 
     fn due(&self) -> Attended {
-        self.closing.get().unwrap_or_else(|| self.liveness.borrow().due().min(self.expires))
+        let limit = self.limit.get();
+        if self.has_ended() { limit } else { self.liveness.borrow().due().min(limit) }
     }
 
     fn on_deadline(&self, now: Clocks) -> bool {
@@ -323,7 +325,7 @@ impl Child for Session {
             self.socket.shut();
             return false;
         }
-        if now.attended >= self.expires {
+        if now.attended >= self.limit.get() {
             self.hear_out();
             self.end(Reason::TokenExpired, DetectedBy::Watchdog);
         } else {
@@ -335,8 +337,10 @@ impl Child for Session {
     fn obey(&self, what: Command) {
         match what {
             Command::Welcome { device_seq } => {
-                let told = self.actor.borrow().as_ref().map(|actor| actor.try_send(Begin { device_seq }));
-                if matches!(told, Some(Err(_))) {
+                let Some(actor) = self.actor.take() else { return };
+                let told = actor.try_send(Begin { device_seq });
+                self.actor.set(Some(actor));
+                if told.is_err() {
                     self.end(Reason::InternalError, DetectedBy::Watchdog);
                 }
             }

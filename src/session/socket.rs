@@ -71,7 +71,8 @@ pub struct Socket {
     /// Where its owner is told of what comes in.
     place: Cell<Option<Place>>,
     incoming: RefCell<Incoming>,
-    waiting: RefCell<BytesMut>,
+    /// Output that the kernel did not take yet; none where there is none.
+    waiting: RefCell<Option<Box<BytesMut>>>,
     bound: u32,
     /// A write failed so.
     broken: Cell<Option<Gone>>,
@@ -145,7 +146,7 @@ impl Socket {
     pub fn send_last(&self, frame: Frame<'_>) {
         let _ = self.send_within(usize::MAX, frame);
         self.finishing.set(true);
-        if self.waiting.borrow().is_empty() {
+        if self.waiting.borrow().is_none() {
             self.shut_writing();
         }
     }
@@ -164,7 +165,7 @@ impl Socket {
         }
         let mut waiting = self.waiting.borrow_mut();
         let mut sent = 0;
-        if waiting.is_empty() {
+        if waiting.is_none() {
             match uninterrupted(|| (&self.stream).write(bytes)) {
                 Ok(n) => sent = n,
                 Err(error) if is_for_later(&error) => {}
@@ -179,9 +180,9 @@ impl Socket {
         if rest.is_empty() {
             return Ok(());
         }
-        let over = waiting.len() + rest.len() > bound;
+        let over = waiting.as_ref().map_or(0, |waiting| waiting.len()) + rest.len() > bound;
         if !over || sent > 0 {
-            waiting.extend_from_slice(rest);
+            waiting.get_or_insert_default().extend_from_slice(rest);
         }
         if over { Err(OverBound) } else { Ok(()) }
     }
@@ -195,11 +196,9 @@ impl Socket {
 
     /// Moves waiting output on.
     fn flush(&self) {
-        let mut waiting = self.waiting.borrow_mut();
-        if waiting.is_empty() {
-            return;
-        }
-        match uninterrupted(|| (&self.stream).write(&waiting)) {
+        let mut held = self.waiting.borrow_mut();
+        let Some(waiting) = held.as_mut() else { return };
+        match uninterrupted(|| (&self.stream).write(waiting)) {
             Ok(n) => waiting.advance(n),
             Err(error) if is_for_later(&error) => {}
             Err(error) => {
@@ -208,7 +207,7 @@ impl Socket {
             }
         }
         if waiting.is_empty() {
-            *waiting = BytesMut::new();
+            *held = None;
             if self.finishing.get() {
                 self.shut_writing();
             }

@@ -89,7 +89,8 @@ pub struct Liveness {
     quality: f32,
     connected: Mono,
     last_active: Mono,
-    last_pong: Option<Mono>,
+    /// Where any pong was received.
+    last_pong: Mono,
     pings_sent: u32,
     pongs_received: u32,
     rtt: Rtt,
@@ -148,7 +149,7 @@ impl Liveness {
             quality: 1.0,
             connected: now.mono,
             last_active: now.mono,
-            last_pong: None,
+            last_pong: now.mono,
             pings_sent: 0,
             pongs_received: 0,
             rtt: Rtt::default(),
@@ -210,7 +211,7 @@ impl Liveness {
     /// A pong came; `token` where it has the form of ours.
     pub fn on_pong(&mut self, now: Clocks, pace: &Pace, token: Option<u64>) -> Heard {
         self.last_active = now.mono;
-        self.last_pong = Some(now.mono);
+        self.last_pong = now.mono;
         self.pongs_received = self.pongs_received.saturating_add(1);
         self.missed = 0;
         let recovered = self.phase == Phase::Suspect;
@@ -268,7 +269,7 @@ impl Liveness {
     }
 
     pub fn last_pong(&self) -> Option<Mono> {
-        self.last_pong
+        (self.pongs_received > 0).then_some(self.last_pong)
     }
 
     pub fn missed(&self) -> u32 {

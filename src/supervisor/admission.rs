@@ -52,7 +52,8 @@ pub enum Refusal {
 #[derive(Debug)]
 pub struct Pass {
     admission: Arc<Admission>,
-    ip: Option<IpAddr>,
+    /// Where its address is counted.
+    ip: Option<Box<IpAddr>>,
 }
 
 impl Admission {
@@ -90,7 +91,7 @@ impl Admission {
                 return Err(Refusal::SessionsPerIp);
             }
             *held += 1;
-            pass.ip = Some(ip);
+            pass.ip = Some(Box::new(ip));
         }
         Ok(pass)
     }
@@ -136,12 +137,12 @@ impl Admission {
 impl Drop for Pass {
     fn drop(&mut self) {
         self.admission.live.fetch_sub(1, Relaxed);
-        let Some(ip) = self.ip else { return };
+        let Some(ip) = self.ip.as_deref() else { return };
         let mut per_ip = self.admission.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(held) = per_ip.get_mut(&ip) {
+        if let Some(held) = per_ip.get_mut(ip) {
             *held -= 1;
             if *held == 0 {
-                per_ip.remove(&ip);
+                per_ip.remove(ip);
             }
         }
     }
