@@ -1,7 +1,12 @@
 //! How the program writes its log: to stderr, as text or as one JSON object a line.
 //!
+//! Each place of the program may write so many lines a second ([`throttle`]): in a storm every kind of line stays in
+//! sight, and none drowns the others.
+//!
 //! Part of the command line alone; the library only logs. In JSON, a record's own `time`, `level`, `target` and
 //! `message` win over key-values of the same name.
+
+mod throttle;
 
 use std::io::{self, Write};
 
@@ -18,7 +23,10 @@ pub fn init(settings: &Settings) {
         LogFormat::Text => builder.format_timestamp_micros(),
         LogFormat::Json => builder.format(write_json),
     };
-    builder.init();
+    let logger = builder.build();
+    log::set_max_level(logger.filter());
+    let throttled = throttle::Throttle::new(logger, settings.log_lines_per_sec);
+    log::set_boxed_logger(Box::new(throttled)).expect("logging is started once");
 }
 
 fn write_json(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
