@@ -50,8 +50,7 @@ async fn mend(
     for row in found.orphans {
         log::error!(session_id:% = row.session_id, device_id:% = row.device_id;
             "a session was active on the record only: it is ended there");
-        let end =
-            store.end_session(run, row.session_id, Reason::InternalError, DetectedBy::Watchdog).await?;
+        let end = store.end_session(run, row.session_id, Reason::InternalError, DetectedBy::Watchdog).await?;
         metrics.count_ends(end.as_slice());
     }
     for (device_id, session_id) in found.missing {

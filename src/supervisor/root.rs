@@ -270,3 +270,7 @@ impl Handler<CountSessions> for RootSupervisor {
         self.directory.len() + self.writes.len()
     }
 }
+
+#[cfg(test)]
+#[path = "root_tests.rs"]
+mod tests;

@@ -50,7 +50,15 @@ impl WorkerSupervisor {
         update_interval: Duration,
         published: watch::Sender<Arc<WorkerSnapshot>>,
     ) -> Self {
-        Self { roster, uplinks, update_interval, published, copying: None, heard_since: Mono(0), told_waiting: 0 }
+        Self {
+            roster,
+            uplinks,
+            update_interval,
+            published,
+            copying: None,
+            heard_since: Mono(0),
+            told_waiting: 0,
+        }
     }
 
     fn tick(&mut self) {
@@ -173,3 +181,7 @@ impl Handler<TakeSnapshot> for WorkerSupervisor {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -35,7 +35,7 @@ pub fn rounds() -> usize {
     number("TEST_ROUNDS", 4)
 }
 
-fn number(name: &str, default: usize) -> usize {
+pub fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |n| n.parse().unwrap_or_else(|_| panic!("{name}={n} is no number")))
 }
 
