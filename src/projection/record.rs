@@ -138,8 +138,8 @@ impl Reconciler {
             }
         }
         let drift = &self.parts.metrics.live.reconcile_drift;
-        drift.with_label_values(&["sql_orphan"]).inc_by(found.orphans.len() as u64);
-        drift.with_label_values(&["sql_missing"]).inc_by(found.missing.len() as u64);
+        drift.with_label_values(&["sql_orphan"]).add(found.orphans.len() as i64);
+        drift.with_label_values(&["sql_missing"]).add(found.missing.len() as i64);
         Ok(found)
     }
 }
