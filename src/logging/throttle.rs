@@ -2,8 +2,8 @@
 //!
 //! - A place is a line of the source at a level. The bound is each place's own: a storm of one kind of line leaves the
 //!   others as they are.
-//! - Nothing is left out in silence: how many lines of a place were is said at its level and by its target, as soon as
-//!   anything is logged once there is room again.
+//! - Nothing is left out in silence: how many lines of a place were is said at its level and by its target, a second or
+//!   two later, with the next line of anybody. So it is also while the storm lasts, beyond the bound.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +13,7 @@ use lastpong::rate::Rate;
 use lastpong::time::Mono;
 use log::{Level, Log, Metadata, Record};
 
-/// How often it is looked for places that owe a count.
+/// How long a place owes its count, at least, and how often it is looked for those that do.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Passes on what there is room for.
@@ -36,6 +36,8 @@ struct Place {
     rate: Rate,
     target: String,
     left_out: u64,
+    /// When the first of them was.
+    since: Mono,
 }
 
 /// So many lines of a place were left out.
@@ -86,23 +88,27 @@ impl Places {
             rate: Rate::new(per_sec),
             target: target.to_owned(),
             left_out: 0,
+            since: now,
         });
         let passes = place.rate.take(now).is_ok();
-        place.left_out += u64::from(!passes);
+        if !passes {
+            place.since = if place.left_out == 0 { now } else { place.since };
+            place.left_out += 1;
+        }
         passes
     }
 
-    /// The counts of those who have room again.
+    /// The counts that are due.
     fn owed(&mut self, now: Mono) -> Vec<Note> {
         if now.since(self.looked) < LOOK {
             return Vec::new();
         }
         self.looked = now;
-        let owing = self.known.iter_mut().filter(|(_, place)| place.left_out > 0);
-        let told = owing.filter_map(|((_, _, level), place)| {
-            place.rate.take(now).ok()?;
+        let due = |place: &Place| place.left_out > 0 && now.since(place.since) >= LOOK;
+        let owing = self.known.iter_mut().filter(|(_, place)| due(place));
+        let told = owing.map(|((_, _, level), place)| {
             let left_out = std::mem::take(&mut place.left_out);
-            Some(Note { level: *level, target: place.target.clone(), left_out })
+            Note { level: *level, target: place.target.clone(), left_out }
         });
         told.collect()
     }
@@ -176,6 +182,23 @@ mod tests {
         assert_eq!((heard.len(), &*heard[1].0), (2, "calm again"), "{heard:?}");
         say(&throttle, 1, "after the storm", later);
         assert_eq!(said(&throttle), [("after the storm".to_owned(), None)]);
+    }
+
+    #[test]
+    fn a_storm_that_goes_on_is_counted_while_it_does() {
+        let throttle = Throttle::new(Kept::default(), 10);
+        let at = |n: u64| Mono(60_000_000) + Duration::from_millis(10 * n);
+        for n in 0..500 {
+            say(&throttle, 1, "stormy", at(n));
+        }
+        let heard = said(&throttle);
+        let notes: Vec<_> = heard.iter().filter_map(|(_, left_out)| *left_out).collect();
+        assert!((2..=5).contains(&notes.len()), "{notes:?}");
+        say(&throttle, 2, "calm", at(1_000));
+        let last: u64 = said(&throttle).iter().filter_map(|(_, left_out)| *left_out).sum();
+        let told = heard.len() - notes.len();
+        assert_eq!(told as u64 + notes.iter().sum::<u64>() + last, 500);
+        assert!(told <= 10 + 5 * 10, "{told} lines in five seconds");
     }
 
     #[test]

@@ -84,3 +84,20 @@ async fn of_a_storm_some_lines_are_kept_and_the_others_counted() {
     let told = lines(&server).iter().filter(|line| line["message"] == "session ended").count();
     assert!(told < ended, "all of the storm is in the log");
 }
+
+/// Needs the feature `chaos`, as every story of a fault of ours.
+#[cfg(feature = "chaos")]
+#[tokio::test]
+async fn a_panic_is_one_line_as_well() {
+    let server = Server::start(&[("LOG_FORMAT", "json")]).await;
+    let mut device = Device::connect(&server, "victim").await;
+    device.text(r#"{"type":"chaos","do":"panic"}"#).await;
+    device.closed().await;
+    line(&server, "this session panicked and ends alone", &[("device_id", "victim")]).await;
+    let said = server.said();
+    let told: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let panics: Vec<_> = told.iter().filter(|line| line["place"].is_string()).collect();
+    assert_eq!(panics.len(), 1, "{said}");
+    assert!(panics[0]["message"].as_str().is_some_and(|m| m.starts_with("panicked: ")), "{said}");
+    assert!(!said.contains("note: run with"), "a panic is told in lines of its own: {said}");
+}

@@ -182,6 +182,18 @@ async fn who_is_gone_before_the_answer_is_counted_as_abandoned() {
     scraper.rises(&before, &[r#"lastpong_handshakes_total{outcome="abandoned"}"#]).await;
 }
 
+/// It is counted at the first sweep of a run, which comes at once.
+#[tokio::test]
+async fn the_length_of_the_log_is_told() {
+    let mut server = Server::start(&[]).await;
+    let mut device = Device::connect(&server, "logged").await;
+    device.close(Some(1000)).await;
+    Events::new().only_end(&server, &device.session_id()).await;
+    server.kill().await;
+    let server = server.restart().await;
+    Scraper::of(&server).await.until("lastpong_event_log_events", |n| n == 4.0).await;
+}
+
 #[tokio::test]
 async fn a_stall_of_the_program_is_told() {
     let server = Server::start(&[]).await;
