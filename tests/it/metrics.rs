@@ -13,6 +13,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::support::device::reset;
 use crate::support::proxy::Weather;
@@ -106,11 +108,10 @@ async fn what_a_device_does_moves_them() {
     let meters = r#"websocket_connections_total{device_type="meter",status="active"}"#;
     assert_eq!(scraper.read().await.value(meters), Some(1.0));
     // Every seat but one is taken, then all; who comes next is refused.
-    let second = Sse::open(&server, "", None).await;
+    let follower = follow(&server).await;
     scraper.until(r#"lastpong_queue_depth{queue="subscribers"}"#, |n| n == 2.0).await;
     let third = server.bare(reqwest::Method::GET, "/v1/events").bearer_auth(ADMIN_TOKEN);
     assert_eq!(third.header("Accept", "text/event-stream").send().await.expect("an answer").status(), 503);
-    drop(second);
     raw.send(TEXT, &[b'x'; 1025]).await.expect("connected");
     raw.closed(true).await;
     let session = device.session_id();
@@ -138,6 +139,7 @@ async fn what_a_device_does_moves_them() {
         "lastpong_detection_seconds_count",
         r#"lastpong_event_publish_seconds_count{sink="feed"}"#,
         r#"lastpong_event_publish_seconds_count{sink="sse"}"#,
+        r#"lastpong_event_publish_seconds_count{sink="websocket"}"#,
         r#"lastpong_event_publish_seconds_count{sink="redis_stream"}"#,
         r#"lastpong_heartbeat_updates_total{outcome="written"}"#,
         "lastpong_heartbeat_update_seconds_count",
@@ -157,6 +159,8 @@ async fn what_a_device_does_moves_them() {
     ];
     scraper.rises(&before, &moved).await;
     scraper.until(meters, |n| n == 0.0).await;
+    drop(follower);
+    scraper.until(r#"lastpong_queue_depth{queue="subscribers"}"#, |n| n == 1.0).await;
     steady.abort();
     // Swept at the start.
     scraper.until(r#"lastpong_store_seconds_count{store="sql",op="sweep"}"#, |n| n > 0.0).await;
@@ -180,6 +184,16 @@ async fn who_is_gone_before_the_answer_is_counted_as_abandoned() {
     drop(stream);
     server.signal(Signal::CONT);
     scraper.rises(&before, &[r#"lastpong_handshakes_total{outcome="abandoned"}"#]).await;
+}
+
+/// A subscriber by WebSocket.
+async fn follow(server: &Server) -> WebSocketStream<TcpStream> {
+    let mut request =
+        format!("ws://{}/v1/events/ws", server.addr).into_client_request().expect("a good address");
+    let bearer = format!("Bearer {ADMIN_TOKEN}").parse().expect("a good header");
+    request.headers_mut().insert("Authorization", bearer);
+    let stream = TcpStream::connect(server.addr).await.expect("it listens");
+    within("the handshake", tokio_tungstenite::client_async(request, stream)).await.expect("followed").0
 }
 
 /// It is counted at the first sweep of a run, which comes at once.
