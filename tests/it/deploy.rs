@@ -1,6 +1,6 @@
 //! What operators are given is true of the program: alert rules, the dashboard, and the page that explains both.
 //!
-//! The rules are tried by promtool, against series as the program shows them (`deploy/prometheus/alerts.test.yaml`). That
+//! The rules are tried by promtool, against series as the program shows them (`deploy/prometheus/alerts*.test.yaml`). That
 //! every metric and label that a rule, a panel or the page names is one of a running node's is held by parsing each
 //! expression (`python/deploy.py`).
 
@@ -32,12 +32,10 @@ fn the_alert_rules_are_well_formed() {
 
 #[test]
 fn each_alert_fires_when_it_should_and_a_healthy_node_is_quiet() {
-    let said = succeeded(&run(Command::new("promtool").args([
-        "test",
-        "rules",
-        "deploy/prometheus/alerts.test.yaml",
-    ])));
-    assert!(said.contains("SUCCESS"), "{said}");
+    for file in ["deploy/prometheus/alerts.test.yaml", "deploy/prometheus/alerts.days.test.yaml"] {
+        let said = succeeded(&run(Command::new("promtool").args(["test", "rules", file])));
+        assert!(said.contains("SUCCESS"), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use crate::support::device::reset;
 use crate::support::proxy::Weather;
 use crate::support::raw::{Ask, PING, PONG, Raw, TEXT};
 use crate::support::server::ADMIN_TOKEN;
-use crate::support::size::number;
+use crate::support::size::identities;
 use crate::support::{
     Cluster, Device, Events, Scraper, Server, Sse, Stores, eventually, heavy, token, within,
 };
@@ -363,7 +363,6 @@ async fn a_node_that_is_lost_is_told_by_both_sides() {
 #[tokio::test]
 async fn identities_add_no_series_without_end() {
     let _turn = heavy().await;
-    let count = number("TEST_IDENTITIES", 600);
     let server = Server::start(&BRISK).await;
     let mut scraper = Scraper::of(&server).await;
     let of_devices = |scrape: &crate::support::scrape::Scrape| {
@@ -371,7 +370,7 @@ async fn identities_add_no_series_without_end() {
     };
     let mut first = None;
     let mut staying = Device::connect(&server, "identity-staying").await;
-    for n in 0..count {
+    for n in 0..identities() {
         let target = format!("/ws?device_type=type-{n}&meta.serial=meta-{n}");
         let mut device = Device::at(&server, &target, &token(&format!("identity-{n}"))).await;
         device.close(Some(1000)).await;
