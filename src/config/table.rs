@@ -103,6 +103,9 @@ settings! {
     "LASTPONG_WORKERS" workers: usize = "", Kind::Count(1, 1_024);
     /// Log lines for people, or one JSON object a line.
     "LASTPONG_LOG_FORMAT" log_format: LogFormat = "text", Kind::OneOf(&["text", "json"]);
+    /// The most log lines in a second from one place of the program, so that a storm does not fill the disk; a line says
+    /// how many were left out. 0 is no limit.
+    "LASTPONG_LOG_LINES_PER_SEC" log_lines_per_sec: u32 = "50", Kind::Count(0, 1_000_000);
     /// Log levels, whole and by module.
     "RUST_LOG" rust_log: String = "info", Kind::LogFilter;
 

@@ -81,7 +81,7 @@ fn device_id(text: &str) -> Result<DeviceId, Problem> {
 /// In the order asked for.
 async fn presence(doors: &Doors, asked: Vec<DeviceId>) -> Result<Vec<Presence>, StoreError> {
     let mut held = HashMap::new();
-    for record in doors.store.active_of(&asked).await? {
+    for record in doors.timed("presence", doors.store.active_of(&asked)).await? {
         // Of two, which a session told late may make of it for a moment, the newer.
         let newest = held.entry(record.device_id.clone()).or_insert_with(|| record.clone());
         if newest.start_time < record.start_time {

@@ -64,6 +64,11 @@ impl Doors {
     pub fn authorize(&self, authorization: Option<&str>) -> Result<(), Problem> {
         self.auth.check(authorization)
     }
+
+    /// Asks the SQL store, and notes how long it took to answer.
+    async fn timed<T>(&self, op: &str, asked: impl Future<Output = T>) -> T {
+        self.metrics.timed("sql", op, asked).await
+    }
 }
 
 /// Registers every route. The app must hold `web::Data<Doors>`.
