@@ -16,6 +16,7 @@ mod feed;
 mod frames;
 mod handshake;
 mod layers;
+mod login;
 mod order;
 mod outage;
 mod pace;
