@@ -27,9 +27,11 @@ use crate::config::{Settings, TokenReplay};
 use crate::feed::stream::Relay;
 use crate::feed::{self, Feed, UNKNOWN, tail};
 use crate::http::Doors;
-use crate::http::auth::AdminAuth;
+use crate::http::auth::Auth;
 use crate::http::health::Readiness;
+use crate::http::peer::Proxies;
 use crate::ids::{Incarnation, Run};
+use crate::login::Logins;
 use crate::metrics::Metrics;
 use crate::projection;
 use crate::projection::live::Projector;
@@ -206,7 +208,11 @@ impl Node {
             feed: feed.clone(),
             store: store.clone(),
             inspector: Inspector::default(),
-            auth: AdminAuth::new(self.admin_token.clone()),
+            auth: Auth::new(
+                self.admin_token.clone(),
+                Logins::new(store.clone(), metrics.clone()),
+                Proxies(settings.trusted_proxies.clone()),
+            ),
             readiness: Readiness::new(admission.clone(), self.stores.probes(live.as_ref())),
             metrics: metrics.clone(),
             metrics_public: settings.metrics_public,

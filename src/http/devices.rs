@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
-use super::auth::Admin;
+use super::auth::{Admin, Reader};
 use super::query::Params;
 use super::record::Record;
 use super::{Doors, json};
@@ -46,7 +46,7 @@ struct Query {
 }
 
 pub(super) async fn device(
-    _: Admin,
+    _: Reader,
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {

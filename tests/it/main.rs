@@ -17,6 +17,7 @@ mod feed;
 mod frames;
 mod handshake;
 mod layers;
+mod login;
 mod logs;
 mod metrics;
 mod order;

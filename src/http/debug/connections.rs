@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::select::{Filter, Order, Place, SortBy, select};
 use super::{List, answer, seal, unseal};
 use crate::event::Event;
-use crate::http::auth::Admin;
+use crate::http::auth::Reader;
 use crate::http::query::{Params, session_id};
 use crate::http::record::Record;
 use crate::http::{Doors, json};
@@ -32,7 +32,7 @@ const PER_READ: usize = 1000;
 const MAX_READS: usize = 8;
 
 pub(in crate::http) async fn connections(
-    _: Admin,
+    _: Reader,
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
@@ -186,7 +186,7 @@ async fn closed(params: &Params, doors: &Doors) -> Result<HttpResponse, Problem>
 
 /// `GET /debug/connections/{session_id}`.
 pub(in crate::http) async fn connection(
-    _: Admin,
+    _: Reader,
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {

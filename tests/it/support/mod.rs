@@ -9,6 +9,7 @@ pub mod expect;
 pub mod fleet;
 pub mod ledger;
 pub mod live;
+pub mod login;
 pub mod net;
 #[path = "../../support/postgres.rs"]
 pub mod postgres;
