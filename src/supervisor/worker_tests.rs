@@ -10,7 +10,6 @@ use crate::supervisor::directory::tests::{end, start};
 use crate::supervisor::messages::{Command, Fact};
 use crate::supervisor::roster::Child;
 use crate::supervisor::snapshot::SessionView;
-use crate::time::Timestamp;
 
 /// Takes nothing until its thread is free, which it is not while a test runs.
 struct Busy;
@@ -71,8 +70,7 @@ fn worker(metrics: &Arc<Metrics>) -> WorkerSupervisor {
         enlist: busy.clone().recipient(),
         heard: busy.recipient(),
     };
-    let nothing =
-        WorkerSnapshot { worker: 0, taken_at: Timestamp::now(), taken: Mono(0), sessions: Vec::new() };
+    let nothing = WorkerSnapshot::none(0);
     WorkerSupervisor::new(roster, uplinks, Duration::from_secs(5), watch::channel(Arc::new(nothing)).0)
 }
 
