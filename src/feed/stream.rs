@@ -146,7 +146,9 @@ impl Copier {
             release.arg(RELEASE).arg(1).arg(LOCK).arg(self.token());
             self.redis.ask::<()>("stream", release).await?;
         } else {
-            log::info!("another node copies the log to the stream");
+            log::info!(
+                "the lock is not this turn's any more: another copies the log to the stream, or none for now"
+            );
         }
         Ok(finished)
     }

@@ -23,9 +23,10 @@ impl Owner for Session {
 }
 
 impl Session {
-    /// Takes in what lies unread, so that a verdict counts it; so much of it at most that others are not kept waiting.
+    /// Takes in what lies unread, so that a verdict counts it: as much as the kernel holds for a socket, and no more where
+    /// the device goes on sending.
     pub(super) fn hear_out(&self) {
-        const READS: usize = 4;
+        const READS: usize = 512;
         let mut more = self.socket().is_heard();
         for _ in 0..READS {
             if more && !self.has_ended() {

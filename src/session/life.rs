@@ -326,6 +326,7 @@ impl Child for Session {
             return false;
         }
         if now.attended >= self.expires {
+            self.hear_out();
             self.end(Reason::TokenExpired, DetectedBy::Watchdog);
         } else {
             self.check_liveness(now);

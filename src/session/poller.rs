@@ -5,11 +5,12 @@
 //! - Edge-triggered: news is told once, so that a socket without any costs nothing while others have some. Who leaves
 //!   something unread is told again, after all others had their turn; so is who may have yet to read that the peer is gone.
 //! - An owner that panics is taken for crashed; the others are told all the same.
-//! - At most `BATCH` are told before the thread's other work has its turn.
+//! - At most `BATCH` with news, and as many that had some before, are told before the thread's other work has its turn.
 //!
 //! One thread owns all of this.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -91,7 +92,7 @@ impl Poller {
     }
 
     async fn run(self: Rc<Self>) {
-        let (mut events, mut again) = (Vec::with_capacity(BATCH), Vec::new());
+        let (mut events, mut again) = (Vec::with_capacity(BATCH), VecDeque::new());
         loop {
             let ready = match again.is_empty() {
                 true => Some(self.epoll.readable().await),
@@ -99,15 +100,17 @@ impl Poller {
             };
             events.clear();
             let waited = epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&Timespec::default()));
-            match waited {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => log::error!(error:% = error; "the worker's sockets cannot be polled"),
+            if let Err(error) = waited {
+                if error != Errno::INTR {
+                    log::error!(error:% = error; "the worker's sockets cannot be polled");
+                }
+                tokio::task::yield_now().await;
+                continue;
             }
-            let known: Vec<News> = std::mem::take(&mut again);
-            again.extend(known.into_iter().filter(|news| self.tell(news)));
+            let known: Vec<News> = again.drain(..again.len().min(BATCH)).collect();
             let fetched = events.iter().filter_map(|event| self.news(event));
-            again.extend(fetched.filter(|news| self.tell(news)));
-            if events.len() == BATCH || !again.is_empty() {
+            again.extend(known.into_iter().chain(fetched).filter(|news| self.tell(news)));
+            if events.len() >= BATCH || !again.is_empty() {
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -127,10 +130,12 @@ impl Poller {
 
     /// True where it is to be told again.
     fn tell(&self, News { key, owner, end }: &News) -> bool {
-        let more = catch_unwind(AssertUnwindSafe(|| owner.on_ready())).unwrap_or_else(|_| {
-            owner.crashed();
-            false
-        });
+        let Ok(more) = catch_unwind(AssertUnwindSafe(|| owner.on_ready())) else {
+            if catch_unwind(AssertUnwindSafe(|| owner.crashed())).is_err() {
+                log::error!("a session panicked again at its end");
+            }
+            return false;
+        };
         (more || *end) && self.owners.borrow().get(*key).is_some_and(|now| Rc::ptr_eq(now, owner))
     }
 }

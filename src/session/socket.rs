@@ -240,7 +240,7 @@ impl Socket {
             Ok((.., Some(token))) => see(Received::Answer(token)),
             Ok((_, filled, None)) => {
                 incoming.decode(&mut see);
-                return filled;
+                return filled || self.broken.get().is_some();
             }
             Err(error) if is_for_later(&error) && self.broken.get().is_none() => {}
             Err(error) if is_for_later(&error) => see(gone(Gone::ByPeer)),

@@ -49,7 +49,7 @@ impl Inspector {
     }
 
     /// The same for who looks again and again, and rather at once: where many sessions make a snapshot take long, the last
-    /// one, up to two seconds old, while the next is taken.
+    /// one, up to two seconds after it was taken, while the next is.
     pub async fn glance(&self) -> Vec<Arc<WorkerSnapshot>> {
         let glances = self.windows().into_iter().map(Window::glance);
         futures_util::future::join_all(glances).await
@@ -79,19 +79,24 @@ impl Inspector {
 
 impl Window {
     async fn look(mut self, fresh: Duration) -> Arc<WorkerSnapshot> {
-        let last = self.published.borrow_and_update().clone();
-        if Mono::now().since(last.taken) < fresh && last.taken != Mono(0) {
-            return last;
-        }
-        // A full mailbox: someone else's request is about to be answered.
-        let _ = self.worker.try_send(TakeSnapshot);
-        let _ = tokio::time::timeout(PATIENCE, self.published.changed()).await;
+        let asked = Mono::now();
+        let next = async {
+            // One that was under way already may lack who has just begun.
+            while self.published.borrow_and_update().is_older(asked, fresh) {
+                // A full mailbox: someone else's request is about to be answered.
+                let _ = self.worker.try_send(TakeSnapshot);
+                if self.published.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, next).await;
         self.published.borrow().clone()
     }
 
     async fn glance(self) -> Arc<WorkerSnapshot> {
         let last = self.published.borrow().clone();
-        let age = (last.taken != Mono(0)).then(|| Mono::now().since(last.taken));
+        let age = (last.taken != Mono(0)).then(|| Mono::now().since(last.taken + last.took));
         match Glance::at(age, last.took) {
             Glance::Last => last,
             Glance::LastWhileNext => {

@@ -83,4 +83,9 @@ impl WorkerSnapshot {
         let (taken_at, taken, took) = (Timestamp::now(), Mono(0), Duration::ZERO);
         Self { worker, taken_at, taken, took, sessions: Vec::new() }
     }
+
+    /// Than `by` at this moment.
+    pub fn is_older(&self, now: Mono, by: Duration) -> bool {
+        self.taken == Mono(0) || self.taken + by < now
+    }
 }

@@ -39,6 +39,24 @@ async fn a_close_frame_is_echoed_and_recorded() {
     }
 }
 
+/// What lay unread while the process stood still is told of once, and takes many reads: the last of it has to be found too.
+#[tokio::test]
+async fn an_end_behind_much_that_is_unread_is_found() {
+    // No ping comes in the time of this test, which would find it as well.
+    let server = Server::start(&[("PING_INTERVAL", "10m")]).await;
+    let (mut closes, closing) = Raw::connect(server.addr, &token("closes-at-last")).await;
+    let (mut drops, dropping) = Raw::connect(server.addr, &token("drops-at-last")).await;
+    server.signal(Signal::STOP);
+    let much = raw::frame(true, TEXT, &[b' '; 60_000]);
+    closes.bytes(&much).await.unwrap();
+    closes.send(CLOSE, &1000u16.to_be_bytes()).await.unwrap();
+    drops.bytes(&much).await.unwrap();
+    drops.stream.shutdown().await.unwrap();
+    server.signal(Signal::CONT);
+    expect_end(&server, &session_id(&closing), End::by("client_closed").code(1000)).await;
+    expect_end(&server, &session_id(&dropping), End::by("read_error")).await;
+}
+
 #[tokio::test]
 async fn a_close_frame_without_a_code_is_echoed_without_one() {
     let server = Server::start(&[]).await;

@@ -74,6 +74,13 @@ struct Append {
     events: Vec<i64>,
 }
 
+/// What Redis was asked and does later.
+#[derive(Debug)]
+enum Call {
+    Take(Token),
+    Append(Append),
+}
+
 #[derive(Debug, PartialEq)]
 enum Answer {
     Done,
@@ -108,7 +115,7 @@ struct World<'a> {
     /// Redis knows less than it did: some may be published twice.
     was_set_back: bool,
     published: Vec<i64>,
-    late: VecDeque<Append>,
+    late: VecDeque<Call>,
     relays: [Relay; 2],
     /// How many there have been.
     numbered: u64,
@@ -145,15 +152,17 @@ impl<'a> World<'a> {
             Step::Relay(n) => self.step(n, true, true),
             Step::Unheard(n) => self.step(n, true, false),
             Step::Late(n) => self.step(n, false, false),
-            Step::Done => {
-                if let Some(call) = self.late.pop_front() {
+            Step::Done => match self.late.pop_front() {
+                Some(Call::Take(token)) => _ = self.take_lock(token),
+                Some(Call::Append(call)) => {
                     self.lost |= self.redis.last == 0;
                     let answer = self.append(&call);
                     if answer == Answer::Done && !call.events.is_empty() {
                         self.tally.add("appended late", 1);
                     }
                 }
-            }
+                None => {}
+            },
             Step::Kill(n) => {
                 self.tally.add("kills", 1);
                 self.relays[n] = relay(self.numbered);
@@ -182,7 +191,11 @@ impl<'a> World<'a> {
         let next = match self.relays[n].next.clone() {
             Next::TakeLock => {
                 self.relays[n].token.1 += 1;
-                let held = done && self.take_lock(self.relays[n].token);
+                let token = self.relays[n].token;
+                if !done {
+                    self.late.push_back(Call::Take(token));
+                }
+                let held = done && self.take_lock(token);
                 heard.then_some(Next::AskEnd { held })
             }
             Next::AskEnd { held } => {
@@ -211,7 +224,7 @@ impl<'a> World<'a> {
                 let Relay { token, place: Place { last, told, .. }, .. } = self.relays[n];
                 let call = Append { token, last, told, events };
                 if !done {
-                    self.late.push_back(call);
+                    self.late.push_back(Call::Append(call));
                     None
                 } else {
                     let answer = self.append(&call);
