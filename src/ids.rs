@@ -1,6 +1,6 @@
 //! The names things go by. Each is a newtype, so that one cannot stand in for another.
 //!
-//! [`DeviceId`] and [`DeviceType`] are checked where they are made: whoever holds one holds a valid one.
+//! [`DeviceId`], [`DeviceType`] and [`UserName`] are checked where they are made: whoever holds one holds a valid one.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -8,10 +8,10 @@ use std::sync::{Arc, LazyLock};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The longest device id or device type, in bytes.
+/// The longest device id, device type or user's name, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
 
-/// What is wrong with a device id or device type.
+/// What is wrong with a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {value:?} is not 1-{MAX_NAME_BYTES} of [A-Za-z0-9._:@-]")]
 pub struct BadName {
@@ -79,6 +79,11 @@ name!(
     /// One installation member's lasting name, in the alphabet of [`DeviceId`]; by default the host name.
     NodeId,
     "node_id"
+);
+name!(
+    /// Who logs in, in the alphabet of [`DeviceId`].
+    UserName,
+    "user"
 );
 
 impl Default for DeviceType {

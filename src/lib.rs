@@ -11,13 +11,15 @@
 //! | [`cluster`] | many nodes on one record: leases, the ends of lost nodes, what peers did |
 //! | [`registry`] | the one writer of the record, in group commits |
 //! | [`store`] | the record itself: sessions and the event log, in SQL |
+//! | [`login`] | users: their passwords, and the logins that last |
 //! | [`feed`] | reading the log: live, from memory, or from the store |
 //! | [`http`] | everyone who asks: subscribers, operators, probes |
 //! | [`startup`] | wires the above, and takes it down in order |
 //! | [`swarm`] | apart from all of them: simulated devices, which see lastpong from outside |
 //!
 //! The leaves below them know nothing of each other's state: [`ids`], [`time`], [`reason`], [`event`],
-//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`secret`], [`token`].
+//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`role`], [`secret`],
+//! [`token`].
 //!
 //! # What holds everywhere
 //!
@@ -37,6 +39,7 @@ pub mod feed;
 pub mod fuzz;
 pub mod http;
 pub mod ids;
+pub mod login;
 pub mod metrics;
 pub mod problem;
 pub mod projection;
@@ -44,6 +47,7 @@ pub mod protocol;
 pub mod rate;
 pub mod reason;
 pub mod registry;
+pub mod role;
 pub mod secret;
 pub mod session;
 pub mod startup;

@@ -1,9 +1,16 @@
 //! How the program writes its log: to stderr, as text or as one JSON object a line.
 //!
+//! Each place of the program may write so many lines a second ([`throttle`]): in a storm every kind of line stays in
+//! sight, and none drowns the others.
+//!
 //! Part of the command line alone; the library only logs. In JSON, a record's own `time`, `level`, `target` and
-//! `message` win over key-values of the same name.
+//! `message` win over key-values of the same name, and a panic is an object as well.
 
+mod throttle;
+
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
+use std::panic::PanicHookInfo;
 
 use lastpong::config::{LogFormat, Settings};
 use log::Record;
@@ -18,7 +25,27 @@ pub fn init(settings: &Settings) {
         LogFormat::Text => builder.format_timestamp_micros(),
         LogFormat::Json => builder.format(write_json),
     };
-    builder.init();
+    let logger = builder.build();
+    log::set_max_level(logger.filter());
+    let throttled = throttle::Throttle::new(logger, settings.log_lines_per_sec);
+    log::set_boxed_logger(Box::new(throttled)).expect("logging is started once");
+    if settings.log_format == LogFormat::Json {
+        std::panic::set_hook(Box::new(tell_panic));
+    }
+}
+
+/// Whose end it is, a session's or the program's, is told by whoever caught it.
+fn tell_panic(panic: &PanicHookInfo<'_>) {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    let place = panic.location().map_or_else(String::new, ToString::to_string);
+    let thread = std::thread::current();
+    // Unless RUST_BACKTRACE asks for it, there is none.
+    let backtrace = Backtrace::capture();
+    let captured = backtrace.status() == BacktraceStatus::Captured;
+    let backtrace = if captured { backtrace.to_string() } else { String::new() };
+    log::error!(place:% = place, thread = thread.name().unwrap_or("unnamed"), backtrace:% = backtrace; "panicked: {text}");
 }
 
 fn write_json(out: &mut impl Write, record: &Record<'_>) -> io::Result<()> {

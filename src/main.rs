@@ -4,6 +4,7 @@
 //! is one line on stderr. Nothing is decided here that the library decides.
 
 mod logging;
+mod users;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -73,6 +74,12 @@ enum Command {
     /// Bring the database up to this version and list what was applied; `serve` does the same at its start
     #[command(after_help = MIGRATE_HELP)]
     Migrate,
+    /// Who may log in: to the pages with a name and a password, and to the rest with the token that these get
+    #[command(after_help = users::HELP)]
+    User {
+        #[command(subcommand)]
+        what: users::UserCommand,
+    },
     /// Simulated devices: load, faults, and a report of what they saw
     #[command(after_help = SWARM_HELP)]
     Swarm(Box<SwarmOptions>),
@@ -133,6 +140,7 @@ fn main() -> ExitCode {
         Command::Token { device, ttl, device_type } => token(&settings, &device, ttl, device_type.as_ref()),
         Command::CheckConfig { .. } => print(&check_config(&settings)),
         Command::Migrate => migrate(&settings),
+        Command::User { what } => users::run(&what, &settings),
         Command::Swarm(options) => return run_swarm(&options, &settings),
     })
 }
@@ -194,13 +202,14 @@ fn first_start(settings: &Settings) -> anyhow::Result<String> {
     let (_, key_made) = settings.token_secret()?;
     let (admin, admin_made) = settings.admin_token()?;
     let mut text = String::new();
+    let program = std::env::args().next().unwrap_or_else(|| "lastpong".into());
     if key_made || admin_made {
-        let program = std::env::args().next().unwrap_or_else(|| "lastpong".into());
         text += &format!("mint a device token: {program} token sensor-1\n");
     }
     if admin_made {
         let path = settings.admin_token_path();
         text += &format!("admin token: {} (kept in {}, not shown again)\n", admin.expose(), path.display());
+        text += &format!("let someone log in: {program} user add NAME --role admin\n");
     }
     Ok(text)
 }

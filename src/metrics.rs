@@ -6,15 +6,18 @@
 //!   [`MAX_DEVICE_TYPES`] distinct ones.
 //! - What counts once a frame is a resolved child ([`Messages`]): one atomic addition, no look-up.
 //!
-//! A registry of its own instead of the crate's global one, so that two nodes in one process do not mix.
+//! A registry of its own instead of the crate's global one, so that two nodes in one process do not mix. Only what the
+//! kernel says of the process (memory, open files, processor time) is the same for both.
 
 mod facts;
 mod live;
+mod record;
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
 
 use prometheus::local::{LocalHistogram, LocalIntCounter};
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
@@ -24,12 +27,14 @@ use serde_json::Value;
 use crate::ids::DeviceType;
 use crate::reason::Reason;
 pub use live::LiveMetrics;
+pub use record::RecordMetrics;
 
 /// Distinct device types that get a label value of their own; those met later are told as `other`.
 pub const MAX_DEVICE_TYPES: usize = 64;
 
-/// The queues between actors: facts of the workers, writes for the registry, orders for the workers, signs of life.
-const QUEUES: &[&str] = &["facts", "record", "orders", "heard"];
+/// The queues between actors: facts of the workers, writes for the registry, orders for the workers, signs of life; and the
+/// seats of those who follow events.
+const QUEUES: &[&str] = &["facts", "record", "orders", "heard", "subscribers"];
 
 const RTT: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const STORE: &[f64] =
@@ -138,6 +143,7 @@ pub struct Metrics {
     /// Other nodes on the record, by state: `live`, `lost`, `gone`.
     pub peers: IntGaugeVec,
     pub live: LiveMetrics,
+    pub record: RecordMetrics,
 }
 
 impl Default for Metrics {
@@ -232,9 +238,11 @@ impl Metrics {
             build_info: gauges(r, "lastpong_build_info", "Always 1; the version is its label.", &["version"]),
             peers: gauges(r, "lastpong_peers", "Other nodes on the record, by state.", &["state"]),
             live: LiveMetrics::new(r),
+            record: RecordMetrics::new(r),
             device_types: RwLock::default(),
             registry,
         };
+        metrics.registry.register(Box::new(ProcessCollector::for_self())).expect(FIXED);
         metrics.begin_at_zero();
         metrics
     }
@@ -259,6 +267,10 @@ impl Metrics {
         self.breaker_state.with_label_values(&["sql"]);
         for queue in QUEUES {
             self.queue_refused.with_label_values(&[queue]);
+            self.queue_depth.with_label_values(&[queue]);
+        }
+        for state in ["live", "lost", "gone"] {
+            self.peers.with_label_values(&[state]);
         }
         self.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     }
@@ -279,10 +291,6 @@ impl Metrics {
             return device_type;
         }
         "other"
-    }
-
-    pub fn disconnected(&self, reason: Reason) {
-        self.disconnects.with_label_values(&[reason.as_str()]).inc();
     }
 
     pub fn handshake(&self, outcome: Handshake) {
@@ -314,6 +322,8 @@ impl Metrics {
             "_activity_",
             "_reconcile_",
             "_peers",
+            "_event_log_",
+            "_runs_lost_",
         ];
         let families = self.registry.gather();
         let shown = families.iter().filter(|f| shown.iter().any(|part| f.name().contains(part)));

@@ -27,9 +27,11 @@ use crate::config::{Settings, TokenReplay};
 use crate::feed::stream::Relay;
 use crate::feed::{self, Feed, UNKNOWN, tail};
 use crate::http::Doors;
-use crate::http::auth::AdminAuth;
+use crate::http::auth::Auth;
 use crate::http::health::Readiness;
+use crate::http::peer::Proxies;
 use crate::ids::{Incarnation, Run};
+use crate::login::Logins;
 use crate::metrics::Metrics;
 use crate::projection;
 use crate::projection::live::Projector;
@@ -160,7 +162,7 @@ impl Node {
             Some(cluster) => membership::take_name(cluster, settings.node_lease)
                 .await
                 .with_context(|| format!("node {}", settings.node_id))?,
-            None => self.recover(run).await?,
+            None => self.recover(run, &metrics).await?,
         }
         let newest = if shared_log { UNKNOWN } else { store.bounds().await?.newest };
         let limits =
@@ -206,7 +208,11 @@ impl Node {
             feed: feed.clone(),
             store: store.clone(),
             inspector: Inspector::default(),
-            auth: AdminAuth::new(self.admin_token.clone()),
+            auth: Auth::new(
+                self.admin_token.clone(),
+                Logins::new(store.clone(), metrics.clone()),
+                Proxies(settings.trusted_proxies.clone()),
+            ),
             readiness: Readiness::new(admission.clone(), self.stores.probes(live.as_ref())),
             metrics: metrics.clone(),
             metrics_public: settings.metrics_public,
@@ -231,15 +237,16 @@ impl Node {
     }
 
     /// Ends what an earlier run left in this node's own file.
-    async fn recover(&self, run: &Run) -> anyhow::Result<()> {
+    async fn recover(&self, run: &Run, metrics: &Metrics) -> anyhow::Result<()> {
         let store = &self.stores.sql;
         store.begin(run, Timestamp::now()).await?;
         let mut recovered = 0;
         loop {
-            let ends = store.recover(run, Timestamp::now(), RECOVER).await?;
+            let ends = metrics.timed("sql", "recover", store.recover(run, Timestamp::now(), RECOVER)).await?;
             if ends.is_empty() {
                 break;
             }
+            metrics.count_ends(&ends);
             recovered += ends.len();
             if recovered % (10 * RECOVER) == 0 {
                 log::info!(sessions = recovered; "ending sessions that an earlier run left");
@@ -283,8 +290,13 @@ impl Node {
         }
         actix_rt::spawn(tail::follow(feed.clone(), cluster.clone()));
         actix_rt::spawn(notices::follow(feed.clone(), root.clone().recipient()));
-        let repairs =
-            Repairs { store: cluster.clone(), run: running.runs.clone(), ends: root.recipient() }.start();
+        let repairs = Repairs {
+            store: cluster.clone(),
+            run: running.runs.clone(),
+            ends: root.recipient(),
+            metrics: running.metrics.clone(),
+        }
+        .start();
         let (direct, admission) = (running.direct.clone(), running.admission.clone());
         let reconciler = Reconciler::new(record::Parts {
             store: self.stores.sql.clone(),

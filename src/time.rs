@@ -43,6 +43,10 @@ impl Timestamp {
         Self(jiff::Timestamp::now().as_microsecond())
     }
 
+    pub fn saturating_add(self, d: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(d.as_micros()).unwrap_or(i64::MAX)))
+    }
+
     pub fn saturating_sub(self, d: Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(d.as_micros()).unwrap_or(i64::MAX)))
     }

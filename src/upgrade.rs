@@ -12,7 +12,7 @@ use actix_http::body::BodySize;
 use actix_http::h1::{Codec, Message};
 use actix_http::header::{self, HeaderValue};
 use actix_http::ws::{handshake_response, verify_handshake};
-use actix_http::{HttpMessage, Request, Response};
+use actix_http::{Request, Response};
 use actix_web::error::PayloadError;
 use actix_web::web::Data;
 use bytes::{Bytes, BytesMut};
@@ -26,6 +26,7 @@ use crate::http::Doors;
 use crate::http::events_ws::{SILENCE, events_ws};
 use crate::metrics::Handshake;
 use crate::problem::{self, Problem};
+use crate::role::Role;
 use crate::session::handshake::{Gate, RefusalLog, SUBPROTOCOL};
 use crate::session::house::House;
 
@@ -79,19 +80,19 @@ impl Upgrades {
     }
 
     async fn subscriber(&self, request: &Request, connection: Connection) -> std::io::Result<()> {
-        let authorization =
-            request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let allowed = match verify_handshake(request.head()) {
-            Ok(()) => self.doors.authorize(authorization),
+            Ok(()) => self.doors.auth.allow(request.head(), Role::Reader).await,
             Err(error) => Err(Problem::bad_request(error.to_string())),
         };
-        if let Err(problem) = allowed {
-            return refuse(connection, &problem).await;
-        }
+        let caller = match allowed {
+            Ok(caller) => caller,
+            Err(problem) => return refuse(connection, &problem).await,
+        };
         // The socket's halves are there only after the answer, and what would be refused must be before it.
         let (give, taken) = tokio::sync::oneshot::channel::<(OwnedReadHalf, BytesMut)>();
         let query = request.uri().query().unwrap_or("").to_owned();
-        let frames = match events_ws(&self.doors, &query, payload(taken)).await {
+        let over = caller.until_over(self.doors.clone());
+        let frames = match events_ws(&self.doors, &query, payload(taken), over).await {
             Ok(frames) => frames,
             Err(problem) => return refuse(connection, &problem).await,
         };

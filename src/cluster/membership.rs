@@ -62,8 +62,8 @@ impl Membership {
         self.tell_fenced();
         let Some(run) = self.run.clone().filter(|_| !self.renewing) else { return };
         self.renewing = true;
-        let (store, asked) = (self.parts.store.clone(), Mono::now());
-        let work = async move { (store.renew(&run).await, run) };
+        let (store, metrics, asked) = (self.parts.store.clone(), self.parts.metrics.clone(), Mono::now());
+        let work = async move { (metrics.timed("sql", "renew", store.renew(&run)).await, run) };
         ctx.spawn(work.into_actor(self).map(move |(renewed, run), this, ctx| {
             this.renewing = false;
             if this.run.as_ref() != Some(&run) {
@@ -152,10 +152,10 @@ impl Membership {
             return;
         }
         self.reaping = true;
-        let (store, run) = (self.parts.store.clone(), run.clone());
+        let (store, metrics, run) = (self.parts.store.clone(), self.parts.metrics.clone(), run.clone());
         let work = async move {
             for verdict in verdicts {
-                if let Err(error) = carry_out(&store, &run, &verdict).await {
+                if let Err(error) = carry_out(&store, &metrics, &run, &verdict).await {
                     log::warn!(error:% = error, verdict:? = verdict; "a lost node is not seen to yet");
                 }
             }
@@ -164,7 +164,12 @@ impl Membership {
     }
 }
 
-async fn carry_out(store: &PostgresStore, run: &Run, verdict: &Verdict) -> Result<(), StoreError> {
+async fn carry_out(
+    store: &PostgresStore,
+    metrics: &Metrics,
+    run: &Run,
+    verdict: &Verdict,
+) -> Result<(), StoreError> {
     let lost = match verdict {
         Verdict::Lost(peer) => {
             if store.declare_lost(run, peer).await?.is_none() {
@@ -179,10 +184,11 @@ async fn carry_out(store: &PostgresStore, run: &Run, verdict: &Verdict) -> Resul
     };
     let mut ended = 0;
     loop {
-        let ends = store.reap(run, lost, Timestamp::now(), REAP).await?;
+        let ends = metrics.timed("sql", "reap", store.reap(run, lost, Timestamp::now(), REAP)).await?;
         if ends.is_empty() {
             break;
         }
+        metrics.count_ends(&ends);
         ended += ends.len();
     }
     log::warn!(node_id:% = lost, sessions = ended; "ended what a lost node held, as node_lost");

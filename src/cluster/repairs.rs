@@ -1,9 +1,12 @@
 //! Mends what the reconciler found: rows without a session, and sessions whose end is on the record already.
 
+use std::sync::Arc;
+
 use actix::{Actor, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use tokio::sync::watch;
 
 use crate::ids::Run;
+use crate::metrics::Metrics;
 use crate::projection::record::Differences;
 use crate::reason::{DetectedBy, Reason};
 use crate::store::StoreError;
@@ -14,6 +17,7 @@ pub struct Repairs {
     pub store: PostgresStore,
     pub run: watch::Receiver<Run>,
     pub ends: Recipient<EndSessions>,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Actor for Repairs {
@@ -25,8 +29,9 @@ impl Handler<Differences> for Repairs {
 
     fn handle(&mut self, found: Differences, ctx: &mut Self::Context) {
         let (store, run, ends) = (self.store.clone(), self.run.borrow().clone(), self.ends.clone());
+        let metrics = self.metrics.clone();
         let work = async move {
-            if let Err(error) = mend(&store, &run, &ends, found).await {
+            if let Err(error) = mend(&store, &metrics, &run, &ends, found).await {
                 // They are met again.
                 log::debug!(error:% = error; "differences are mended later");
             }
@@ -37,6 +42,7 @@ impl Handler<Differences> for Repairs {
 
 async fn mend(
     store: &PostgresStore,
+    metrics: &Metrics,
     run: &Run,
     ends: &Recipient<EndSessions>,
     found: Differences,
@@ -44,7 +50,8 @@ async fn mend(
     for row in found.orphans {
         log::error!(session_id:% = row.session_id, device_id:% = row.device_id;
             "a session was active on the record only: it is ended there");
-        store.end_session(run, row.session_id, Reason::InternalError, DetectedBy::Watchdog).await?;
+        let end = store.end_session(run, row.session_id, Reason::InternalError, DetectedBy::Watchdog).await?;
+        metrics.count_ends(end.as_slice());
     }
     for (device_id, session_id) in found.missing {
         // Its reason is on the record, unless it never came there.

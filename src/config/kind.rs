@@ -4,8 +4,10 @@
 //! way a value reaches a message or a list, and it shows no secret: neither a secret's value nor what a URL may
 //! carry of one.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::redis_url::RedisUrl;
 use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
@@ -40,6 +42,8 @@ pub enum Kind {
     Url(&'static [&'static str]),
     /// Web origins, with commas between.
     Origins,
+    /// Addresses and networks, with commas between.
+    Networks,
     /// Log levels, whole and by module.
     LogFilter,
 }
@@ -66,6 +70,7 @@ impl Kind {
                 value.split_once("://").is_some_and(|(s, rest)| schemes.contains(&s) && !rest.is_empty())
             }
             Kind::Origins => origins(value).all(|o| o == "*" || is_origin(o)),
+            Kind::Networks => networks(value).is_some(),
             Kind::LogFilter => env_filter::Builder::new().try_parse(value).is_ok(),
         }
     }
@@ -96,6 +101,9 @@ impl Kind {
             Kind::Url(schemes) => format!("a URL that begins with {}", schemes.join(":// or ") + "://"),
             Kind::Origins => {
                 "* or origins as https://example.com or http://10.0.0.1:3000, with commas between".into()
+            }
+            Kind::Networks => {
+                "addresses or networks as 10.0.0.7, 10.0.0.0/8 or fd00::/8, with commas between".into()
             }
             Kind::LogFilter => "log levels as info, warn or info,lastpong=debug".into(),
         }
@@ -139,6 +147,12 @@ pub fn sqlite_path(url: &str) -> Option<&str> {
 /// The entries of a list of origins, without the slash that some write at the end.
 pub fn origins(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(|o| o.trim().trim_end_matches('/')).filter(|o| !o.is_empty())
+}
+
+/// The networks of a list; an address is one of itself alone.
+pub fn networks(list: &str) -> Option<Vec<IpNet>> {
+    let entries = list.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    entries.map(|e| e.parse().or_else(|_| e.parse::<IpAddr>().map(IpNet::from)).ok()).collect()
 }
 
 fn is_origin(text: &str) -> bool {
@@ -198,6 +212,7 @@ mod tests {
                 &["*", "https://a.b", "http://a:1, https://b/"],
                 &["a.b", "https://", "https://a/x", "null"],
             ),
+            (Kind::Networks, &["10.0.0.7", "10.0.0.0/8, fd00::/8"], &["10.0.0.0/33", "proxy", "10.0.0"]),
             (Kind::LogFilter, &["info", "warn,lastpong::feed=trace"], &["lastpong=loud", "a=b=c"]),
         ];
         for (kind, good, bad) in cases {

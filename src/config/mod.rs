@@ -248,8 +248,10 @@ pub fn env_example() -> String {
     text
 }
 
+/// Whether a web page of this `Origin` is one of this `Host`.
+///
 /// Host names are compared without case, and with the port that the origin's scheme means where none is said.
-fn is_of_host(origin: &str, host: &str) -> bool {
+pub fn is_of_host(origin: &str, host: &str) -> bool {
     let (port, authority) = match origin.split_once("://") {
         Some(("https", authority)) => (":443", authority),
         Some(("http", authority)) => (":80", authority),

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use super::kind::{self, Kind};
@@ -103,6 +104,9 @@ settings! {
     "LASTPONG_WORKERS" workers: usize = "", Kind::Count(1, 1_024);
     /// Log lines for people, or one JSON object a line.
     "LASTPONG_LOG_FORMAT" log_format: LogFormat = "text", Kind::OneOf(&["text", "json"]);
+    /// The most log lines in a second from one place of the program, so that a storm does not fill the disk; a line says
+    /// how many were left out. 0 is no limit.
+    "LASTPONG_LOG_LINES_PER_SEC" log_lines_per_sec: u32 = "50", Kind::Count(0, 1_000_000);
     /// Log levels, whole and by module.
     "RUST_LOG" rust_log: String = "info", Kind::LogFilter;
 
@@ -209,6 +213,10 @@ settings! {
     /// What operators and subscribers show, at least 16 characters. By default made at first start and kept
     /// in admin.token in the data folder.
     "LASTPONG_ADMIN_TOKEN" admin_token: Option<Secret> = "", Kind::HeaderSecret(16);
+    /// Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed where someone logs in: whose attempts these
+    /// are, and whether the cookie is for TLS alone. By default none.
+    #[serde(default, deserialize_with = "network_list")]
+    "LASTPONG_TRUSTED_PROXIES" trusted_proxies: Vec<IpNet> = "", Kind::Networks;
     /// Let anyone read /metrics.
     "LASTPONG_METRICS_PUBLIC" metrics_public: bool = "false", Kind::Flag;
     /// A device that connects so often within the flap window is flapping.
@@ -237,6 +245,10 @@ fn bytes<'de, D: Deserializer<'de>>(d: D) -> Result<usize, D::Error> {
 
 fn origin_list<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
     Ok(kind::origins(&String::deserialize(d)?).map(str::to_owned).collect())
+}
+
+fn network_list<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<IpNet>, D::Error> {
+    kind::networks(&String::deserialize(d)?).ok_or_else(|| serde::de::Error::custom("not networks"))
 }
 
 fn cores() -> usize {

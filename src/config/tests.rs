@@ -30,6 +30,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(s.event_retention, Duration::from_secs(7 * 86_400));
     assert_eq!((s.max_frame_bytes, s.max_message_bytes, s.max_output_bytes), (65_536, 262_144, 65_536));
     assert_eq!((s.log_format, s.token_replay), (LogFormat::Text, TokenReplay::Allow));
+    assert_eq!(s.log_lines_per_sec, 50);
     assert!(s.workers >= 1 && !s.node_id.as_str().is_empty());
     assert!(s.allowed_origins.is_empty() && s.token_secret.is_none() && s.admin_token.is_none());
     assert!(!s.adaptive_ping && !s.suspect_events && !s.metrics_public);

@@ -95,7 +95,7 @@ impl Subscription {
             return Ok((page, None));
         }
         let next = self.after.saturating_add(1);
-        let page = self.feed.0.store.events(self.after, &self.filter, BATCH).await?;
+        let page = self.feed.0.read_store(self.after, &self.filter, BATCH).await?;
         if page.events.first().is_some_and(|e| e.seq == next) {
             return Ok((page, None));
         }

@@ -81,6 +81,17 @@ pub struct Standing {
     pub slowest_lag: i64,
 }
 
+impl Shared {
+    async fn read_store(
+        &self,
+        after: i64,
+        filter: &EventFilter,
+        limit: usize,
+    ) -> Result<EventPage, StoreError> {
+        self.metrics.timed("sql", "events", self.store.events(after, filter, limit)).await
+    }
+}
+
 impl Feed {
     /// `newest_seq` is the log's end at the start of this process; [`UNKNOWN`] is for a tail to find out.
     pub fn new(store: Store, newest_seq: i64, metrics: Arc<Metrics>) -> Self {
@@ -135,7 +146,7 @@ impl Feed {
     ) -> Result<EventPage, StoreError> {
         match self.read_ring(after, filter, limit) {
             Some(page) => Ok(page),
-            None => self.0.store.events(after, filter, limit).await,
+            None => self.0.read_store(after, filter, limit).await,
         }
     }
 

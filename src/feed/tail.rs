@@ -43,7 +43,7 @@ pub async fn catch_up(feed: &Feed, store: &PostgresStore) -> Result<(), StoreErr
     }
     loop {
         let before = feed.newest();
-        let page = store.follow(before, PAGE).await?;
+        let page = feed.0.metrics.timed("sql", "follow", store.follow(before, PAGE)).await?;
         feed.publish(&page.events);
         if feed.newest() == before {
             return Ok(());

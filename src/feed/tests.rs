@@ -209,9 +209,12 @@ async fn a_slow_subscriber_misses_nothing_while_the_ring_moves_on() {
         }
     }
     assert!(feed.standing().slowest_lag > 1000, "{:?}", feed.standing());
+    let lag = |sink| feed.0.metrics.outbox_lag.with_label_values(&[sink]).get();
+    assert!(lag("sse") > 1000 && lag("websocket") == 0, "{} and {}", lag("sse"), lag("websocket"));
     got.extend(drain(&mut slow).await);
     assert_eq!(got, (1..=4000).collect::<Vec<_>>());
     assert_eq!(feed.standing().slowest_lag, 0);
+    assert_eq!(lag("sse"), 0);
 }
 
 #[tokio::test]

@@ -6,8 +6,9 @@
 use actix_web::http::header::{ACCEPT, Accept, CACHE_CONTROL, CONTENT_TYPE, Header};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::StreamExt;
 
-use super::auth::Admin;
+use super::auth::{Caller, Reader};
 use super::query::{FILTERS, Params};
 use super::{Doors, json};
 use crate::feed::cursor::Subscription;
@@ -21,12 +22,12 @@ use crate::store::{EventFilter, LogBounds, StoreError};
 const MAX_READS: usize = 8;
 
 pub(super) async fn events(
-    _: Admin,
+    Reader(caller): Reader,
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
     match answer_wanted(&request)? {
-        Answer::Stream => stream(&request, &doors).await,
+        Answer::Stream => stream(caller, &request, &doors).await,
         Answer::Page => page(&request, &doors).await,
     }
 }
@@ -56,7 +57,11 @@ fn answer_wanted(request: &HttpRequest) -> Result<Answer, Problem> {
     })
 }
 
-async fn stream(request: &HttpRequest, doors: &Doors) -> Result<HttpResponse, Problem> {
+async fn stream(
+    caller: Caller,
+    request: &HttpRequest,
+    doors: &web::Data<Doors>,
+) -> Result<HttpResponse, Problem> {
     let mut asked = Asked::of_stream(request.query_string())?;
     if let Some(value) = request.headers().get("Last-Event-ID") {
         let after = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|seq: &i64| *seq >= 0);
@@ -79,7 +84,9 @@ async fn stream(request: &HttpRequest, doors: &Doors) -> Result<HttpResponse, Pr
     if request.method() == Method::HEAD {
         return Ok(response.finish());
     }
-    Ok(response.streaming(sse::stream(subscription)))
+    // Who comes back goes on where he was, if he may.
+    let over = Box::pin(caller.until_over(doors.clone()));
+    Ok(response.streaming(sse::stream(subscription).take_until(over)))
 }
 
 async fn page(request: &HttpRequest, doors: &Doors) -> Result<HttpResponse, Problem> {

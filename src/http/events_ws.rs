@@ -5,6 +5,7 @@
 //! - A ping goes out every [`PING_EVERY`]; who is silent for [`SILENCE`] is closed with 4012. That is noticed
 //!   only while the stream is polled: a write that makes no progress for [`SILENCE`] is for the writer to
 //!   give up.
+//! - One whose login is over is closed with 4005.
 //! - A closed feed ends the stream with 1001, once all that was published has been told.
 //!
 //! What a subscriber says is read for its signs of life and otherwise ignored. Events that retention took
@@ -20,8 +21,8 @@ use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler, Wr
 use actix_web::error::PayloadError;
 use actix_web_actors::ws;
 use bytes::Bytes;
-use futures_util::Stream;
-use futures_util::stream;
+use futures_util::future::LocalBoxFuture;
+use futures_util::{Stream, stream};
 use tokio::time::Instant;
 
 use super::Doors;
@@ -37,26 +38,31 @@ pub const SILENCE: Duration = Duration::from_secs(45);
 
 /// Devices are closed with the same code for a missed pong: it says to come back.
 const SILENT: ws::CloseCode = ws::CloseCode::Other(4012);
+/// As for a device whose token's time is over.
+const OVER: ws::CloseCode = ws::CloseCode::Other(4005);
 
 /// Follows the log for a subscriber whose request was authorized, and whose handshake is answered by the
 /// caller. `payload` is what comes from its socket; what is returned goes to it, and its end is the
-/// connection's.
+/// connection's. Once `over` is, so is its right to follow.
 ///
 /// Must be called on an actix arbiter.
 ///
 /// # Errors
 /// The refusal to answer in place of the handshake.
-pub async fn events_ws<S>(
+pub async fn events_ws<S, F>(
     doors: &Doors,
     query: &str,
     payload: S,
-) -> Result<impl Stream<Item = Result<Bytes, actix_web::Error>> + use<S>, Problem>
+    over: F,
+) -> Result<impl Stream<Item = Result<Bytes, actix_web::Error>> + use<S, F>, Problem>
 where
     S: Stream<Item = Result<Bytes, PayloadError>> + 'static,
+    F: Future<Output = ()> + 'static,
 {
     let subscription = Asked::of_stream(query)?.follow(&doors.feed, Sink::WebSocket).await?;
     let allowed = Rc::new(Cell::new(false));
     let teller = Teller {
+        over: Some(Box::pin(over)),
         subscription: Some(subscription),
         allowed: allowed.clone(),
         heard: Instant::now(),
@@ -85,6 +91,7 @@ fn one_at_a_time<S: Stream>(payload: S) -> impl Stream<Item = S::Item> {
 }
 
 struct Teller {
+    over: Option<LocalBoxFuture<'static, ()>>,
     /// Away while its next batch is awaited.
     subscription: Option<Subscription>,
     /// Set by each poll of the outgoing stream, taken by each batch.
@@ -100,6 +107,9 @@ impl Actor for Teller {
 
     fn started(&mut self, ctx: &mut Context) {
         ctx.run_interval(PING_EVERY, |teller, ctx| teller.tick(ctx));
+        if let Some(over) = self.over.take() {
+            ctx.spawn(over.into_actor(self).map(|(), _, ctx| close(ctx, OVER, "the login is over")));
+        }
         self.follow(ctx);
     }
 }

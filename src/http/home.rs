@@ -19,7 +19,7 @@ const PAGE: &str = r#"<!doctype html>
 <li><a href="/healthz">/healthz</a>: the process is alive</li>
 <li><a href="/readyz">/readyz</a>: it would admit a device</li>
 </ul>
-<p>With <code>Authorization: Bearer</code> and the admin token:</p>
+<p>After a <a href="/login">login</a>, or with <code>Authorization: Bearer</code> and a token:</p>
 <ul>
 <li><a href="/debug/connections">/debug/connections</a>: sessions, live or <code>?state=closed</code></li>
 <li><a href="/debug/events">/debug/events</a>: recent events</li>

@@ -2,13 +2,15 @@
 //!
 //! - Handlers ask the feed, the store's records and the supervisors' snapshots through [`Doors`]; none holds
 //!   SQL or a session's state, and none waits for the traffic.
-//! - Every refusal is a [`Problem`], also of an unknown route or method.
-//! - All but health, the front page and (where the settings say so) the metrics ask for the admin token.
+//! - Every refusal is a [`Problem`], also of an unknown route or method; a browser is shown it as a page.
+//! - All but health, the front page, the login and (where the settings say so) the metrics ask who it is, see [`auth`].
 //!
 //! Requests with an `Upgrade` header never come here: they are taken over before, see `upgrade`. For them
-//! this module offers [`events_ws::events_ws`] and [`Doors::authorize`].
+//! this module offers [`events_ws::events_ws`] and [`auth::Auth::allow`].
 
 pub mod auth;
+mod browser;
+mod cookie;
 pub mod debug;
 mod devices;
 pub mod events;
@@ -16,7 +18,9 @@ pub mod events_ws;
 pub mod health;
 mod home;
 mod json;
+mod login;
 mod metrics;
+pub mod peer;
 pub(crate) mod query;
 mod record;
 mod sessions;
@@ -25,6 +29,7 @@ use std::sync::Arc;
 
 use actix::Recipient;
 use actix_web::dev::Handler;
+use actix_web::middleware::from_fn;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, Resource, Responder, Route, web};
 use tokio::sync::watch;
 
@@ -36,7 +41,7 @@ use crate::problem::Problem;
 use crate::store::{Store, StoreError};
 use crate::supervisor::Inspector;
 use crate::supervisor::messages::EndSessions;
-use auth::AdminAuth;
+use auth::Auth;
 use health::Readiness;
 
 /// What the handlers reach. One for the whole node, in `web::Data`.
@@ -49,7 +54,7 @@ pub struct Doors {
     pub feed: Feed,
     pub store: Store,
     pub inspector: Inspector,
-    pub auth: AdminAuth,
+    pub auth: Auth,
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
     /// Whether `/metrics` is shown without a token.
@@ -57,21 +62,22 @@ pub struct Doors {
 }
 
 impl Doors {
-    /// Whether this `Authorization` header opens what needs the admin token.
-    ///
-    /// # Errors
-    /// The 401 to answer with.
-    pub fn authorize(&self, authorization: Option<&str>) -> Result<(), Problem> {
-        self.auth.check(authorization)
+    /// Asks the SQL store, and notes how long it took to answer.
+    async fn timed<T>(&self, op: &str, asked: impl Future<Output = T>) -> T {
+        self.metrics.timed("sql", op, asked).await
     }
 }
 
 /// Registers every route. The app must hold `web::Data<Doors>`.
 pub fn routes(cfg: &mut web::ServiceConfig) {
-    cfg.service(get("/", home::page))
+    let all = web::scope("")
+        .service(get("/", home::page))
         .service(get("/healthz", health::healthz))
         .service(get("/readyz", health::readyz))
         .service(get("/metrics", metrics::metrics))
+        .service(get_or("/login", login::page, web::post().to(login::login), "GET, HEAD, POST"))
+        .service(only("/logout", web::post().to(login::logout), "POST"))
+        .service(only("/auth/login", web::post().to(login::token), "POST"))
         .service(get("/v1/events", events::events))
         .service(get("/debug/connections", debug::connections))
         .service(get("/debug/connections/{session_id}", debug::connection))
@@ -83,6 +89,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         .service(get("/ws", needs_upgrade))
         .service(get("/v1/events/ws", needs_upgrade))
         .default_service(web::to(unknown_route));
+    cfg.service(all.wrap(from_fn(browser::pages)));
 }
 
 fn get<F, Args>(path: &str, handler: F) -> Resource
@@ -91,20 +98,38 @@ where
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
+    looked_at(path, handler).default_service(wrong_method("GET, HEAD"))
+}
+
+/// A resource that is looked at, and that takes one method more.
+fn get_or<F, Args>(path: &str, handler: F, route: Route, methods: &'static str) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    looked_at(path, handler).route(route).default_service(wrong_method(methods))
+}
+
+fn looked_at<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
     let head = web::head().to(handler.clone());
-    web::resource(path).route(web::get().to(handler)).route(head).default_service(web::to(only_read))
+    web::resource(path).route(web::get().to(handler)).route(head)
 }
 
 /// A resource with one method.
 fn only(path: &str, route: Route, method: &'static str) -> Resource {
-    let other = move |request: HttpRequest| async move {
-        Err::<HttpResponse, _>(Problem::wrong_method(request.method().as_str(), request.path(), method))
-    };
-    web::resource(path).route(route).default_service(web::to(other))
+    web::resource(path).route(route).default_service(wrong_method(method))
 }
 
-async fn only_read(request: HttpRequest) -> Result<HttpResponse, Problem> {
-    Err(Problem::wrong_method(request.method().as_str(), request.path(), "GET, HEAD"))
+fn wrong_method(allowed: &'static str) -> Route {
+    web::to(move |request: HttpRequest| async move {
+        Err::<HttpResponse, _>(Problem::wrong_method(request.method().as_str(), request.path(), allowed))
+    })
 }
 
 async fn unknown_route(request: HttpRequest) -> Result<HttpResponse, Problem> {

@@ -38,7 +38,10 @@ pub(super) async fn kick(
             "the id of a live session",
         )
     };
-    let record = doors.store.session(id).await?.filter(|record| record.status == Status::Active);
+    let record = doors
+        .timed("session", doors.store.session(id))
+        .await?
+        .filter(|record| record.status == Status::Active);
     let (Some(_), Some(cluster)) = (record, doors.store.cluster()) else { return Err(over()) };
     let run = doors.run.borrow().clone();
     match cluster.end_session(&run, id, Reason::Kicked, DetectedBy::Operator).await? {

@@ -1,8 +1,8 @@
 //! What is told of live state, and of how far it differs from the sessions it speaks of.
 
-use prometheus::{Histogram, IntCounterVec, Registry};
+use prometheus::{Histogram, IntCounterVec, IntGaugeVec, Registry};
 
-use super::{STORE, counters, histogram};
+use super::{STORE, counters, gauges, histogram};
 
 /// What became of a heartbeat's update: `written`, `unknown` (live state had no such session, and got it anew) or
 /// `failed`.
@@ -16,7 +16,8 @@ pub struct LiveMetrics {
     pub heartbeat_updates: IntCounterVec,
     pub heartbeat_update_seconds: Histogram,
     pub activity_checks: IntCounterVec,
-    pub reconcile_drift: IntCounterVec,
+    /// Of all rounds together. A gauge, because readers of OpenMetrics would add `_total` to a counter's name.
+    pub reconcile_drift: IntGaugeVec,
 }
 
 impl LiveMetrics {
@@ -40,10 +41,10 @@ impl LiveMetrics {
                 "Sessions whose activity was looked up in live state, by verdict.",
                 &["verdict"],
             ),
-            reconcile_drift: counters(
+            reconcile_drift: gauges(
                 r,
                 "lastpong_reconcile_drift",
-                "Differences between sessions, live state and record that were found, by kind.",
+                "Differences between sessions, live state and record found since the start, by kind.",
                 &["kind"],
             ),
         };
@@ -52,13 +53,9 @@ impl LiveMetrics {
     }
 
     fn begin_at_zero(&self) {
-        let all = [
-            (&self.heartbeat_updates, OUTCOMES),
-            (&self.activity_checks, VERDICTS),
-            (&self.reconcile_drift, DRIFTS),
-        ];
-        for (counter, words) in all {
+        for (counter, words) in [(&self.heartbeat_updates, OUTCOMES), (&self.activity_checks, VERDICTS)] {
             words.iter().for_each(|word| _ = counter.with_label_values(&[word]));
         }
+        DRIFTS.iter().for_each(|kind| _ = self.reconcile_drift.with_label_values(&[kind]));
     }
 }

@@ -324,6 +324,6 @@ impl Work {
     }
 
     fn drift(&self, kind: &str, count: usize) {
-        self.parts.metrics.live.reconcile_drift.with_label_values(&[kind]).inc_by(count as u64);
+        self.parts.metrics.live.reconcile_drift.with_label_values(&[kind]).add(count as i64);
     }
 }

@@ -91,7 +91,8 @@ impl Reconciler {
         let run = self.parts.run.borrow().clone();
         let found = self.follow_up(&run).await?;
         let asked = Mono::now();
-        let rows = self.parts.store.active_page(&run, self.after, PAGE).await?;
+        let page = self.parts.store.active_page(&run, self.after, PAGE);
+        let rows = self.parts.metrics.timed("sql", "reconcile", page).await?;
         // The sessions after the rows: whoever began between is young, whoever ended is gone from both.
         let snapshots = self.parts.inspector.look().await;
         if snapshots.iter().any(|snapshot| asked.since(snapshot.taken) > STALE) {
@@ -138,8 +139,8 @@ impl Reconciler {
             }
         }
         let drift = &self.parts.metrics.live.reconcile_drift;
-        drift.with_label_values(&["sql_orphan"]).inc_by(found.orphans.len() as u64);
-        drift.with_label_values(&["sql_missing"]).inc_by(found.missing.len() as u64);
+        drift.with_label_values(&["sql_orphan"]).add(found.orphans.len() as i64);
+        drift.with_label_values(&["sql_missing"]).add(found.missing.len() as i64);
         Ok(found)
     }
 }

@@ -140,6 +140,7 @@ impl Registry {
         }
         let metrics = &self.parts.metrics;
         metrics.breaker_state.with_label_values(&["sql"]).set(self.course.store_breaker().gauge());
+        metrics.queue_depth.with_label_values(&["heard"]).set(self.heard.len() as i64);
         if let Some(journal) = &self.parts.journal {
             metrics.journal_entries.set(i64::try_from(journal.len()).unwrap_or(i64::MAX));
         }

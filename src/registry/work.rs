@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 
-use crate::event::{Event, EventKind};
+use crate::event::Event;
+use crate::metrics::Metrics;
 use crate::store::journal::Entry;
-use crate::store::{Committed, Outcome, StoreError, Write};
+use crate::store::{Committed, Outcome, Store, StoreError, Write};
 use crate::time::{Mono, Now, Timestamp};
 
 use super::actor::Registry;
@@ -85,15 +86,8 @@ impl Registry {
     }
 
     fn tell(&self, events: &[Arc<Event>]) {
-        let metrics = &self.parts.metrics;
-        let published = metrics.event_publish.with_label_values(&["feed"]).start_timer();
         self.parts.feed.publish(events);
-        published.observe_duration();
-        for event in events.iter().filter(|event| event.kind == EventKind::SessionDisconnected) {
-            if let Some(reason) = event.reason {
-                metrics.disconnected(reason);
-            }
-        }
+        self.parts.metrics.count_ends(events);
     }
 
     pub(super) fn append(&mut self, entries: Arc<Vec<Entry>>, ctx: &mut Context<Self>) {
@@ -168,11 +162,15 @@ impl Registry {
         let batch = self.sweep_batch;
         let sweeps = pages.is_empty();
         self.sweep_due &= !sweeps;
+        let metrics = self.parts.metrics.clone();
         let work = async move {
             let call = async {
                 match sweeps {
-                    true => store.expire_events(older_than, batch).await,
-                    false => store.touch(run.incarnation, pages).await.map(|()| 0),
+                    true => metrics.timed("sql", "sweep", sweep(&store, &metrics, older_than, batch)).await,
+                    false => {
+                        let touched = metrics.timed("sql", "touch", store.touch(run.incarnation, pages));
+                        touched.await.map(|()| 0)
+                    }
                 }
             };
             let result = if bounded { in_time(call).await } else { call.await };
@@ -225,6 +223,19 @@ impl Registry {
     fn took(&self, store: &str, op: &str, time: Duration) {
         self.parts.metrics.store_seconds.with_label_values(&[store, op]).observe(time.as_secs_f64());
     }
+}
+
+/// Deletes what is past retention, and counts what the log keeps.
+async fn sweep(
+    store: &Store,
+    metrics: &Metrics,
+    older_than: Timestamp,
+    batch: usize,
+) -> Result<usize, StoreError> {
+    let swept = store.expire_events(older_than, batch).await?;
+    let bounds = store.bounds().await?;
+    metrics.record.event_log_events.set(bounds.newest - bounds.oldest + 1);
+    Ok(swept)
 }
 
 /// What may be welcomed: its place in its device's order is known only when it is moved.

@@ -169,6 +169,7 @@ impl Session {
         let heard = self.liveness.borrow_mut().on_pong(now, &house.pace, token);
         match heard.rtt {
             Some(rtt) => {
+                log::trace!(session_id:% = self.start.session_id, rtt_ms = rtt.as_secs_f64() * 1e3; "pong");
                 house.roster.counted.pongs_matched.inc();
                 house.roster.counted.ping_rtt.observe(rtt.as_secs_f64());
             }
@@ -304,6 +305,7 @@ impl Session {
             self.house.gauge(State::Suspect).inc();
             log::debug!(session_id:% = self.start.session_id; "suspect: a pong was missed");
         }
+        log::trace!(session_id:% = self.start.session_id; "ping sent");
         self.liveness.borrow_mut().pinged(now, &self.house.pace, token);
         self.house.roster.counted.pings_sent.inc();
         self.send(Frame::Ping(&token.to_be_bytes()));

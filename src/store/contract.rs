@@ -7,6 +7,7 @@ pub(super) mod content;
 pub(super) mod faults;
 pub(super) mod order;
 pub(super) mod random;
+pub(super) mod users;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ macro_rules! contract_tests {
             content: what_is_written_is_read, history_pages, who_is_here_is_told, recovery_ends_the_lost, pages_of_the_last_heard_keep_to_their_run;
             faults: a_failed_batch_leaves_nothing, readers_see_whole_batches, close_finishes_the_work;
             random: random_histories;
+            users: users_come_and_go, a_login_lasts_as_long_as_its_password, logins_end_and_are_bounded;
         );
     };
     (@ $bench:ty: $($file:ident: $($name:ident),*;)*) => {

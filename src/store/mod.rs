@@ -17,6 +17,7 @@ pub mod live;
 pub mod postgres;
 mod schema;
 pub mod sqlite;
+pub mod users;
 
 #[cfg(test)]
 mod contract;

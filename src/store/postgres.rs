@@ -21,6 +21,7 @@ mod migrate;
 mod read;
 mod rows;
 mod schema;
+mod users;
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ pub(in crate::store) mod open;
 mod read;
 mod rows;
 mod statements;
+mod users;
 mod write;
 pub(in crate::store) mod writer;
 
@@ -55,7 +56,15 @@ impl SqliteStore {
     }
 
     fn open_with(path: &Path, limits: open::Limits) -> Result<Self, StoreError> {
-        let opened = open::open(path, limits)?;
+        Self::of(open::open(path, limits)?)
+    }
+
+    /// See [`super::Store::open_sqlite_beside`].
+    pub fn open_beside(path: &Path) -> Result<Self, StoreError> {
+        Self::of(open::open_beside(path)?)
+    }
+
+    fn of(opened: open::Opened) -> Result<Self, StoreError> {
         let readers = Pool::builder()
             .max_size(READERS)
             .min_idle(Some(0))

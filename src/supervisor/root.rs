@@ -127,7 +127,10 @@ impl RootSupervisor {
                 self.metrics.queue_refused.with_label_values(&["orders"]).inc();
             }
         }
-        self.metrics.queue_depth.with_label_values(&["record"]).set(self.admission.backlog() as i64);
+        let depth = &self.metrics.queue_depth;
+        depth.with_label_values(&["record"]).set(self.admission.backlog() as i64);
+        let orders: usize = self.workers.iter().map(|worker| worker.waiting.len()).sum();
+        depth.with_label_values(&["orders"]).set(orders as i64);
     }
 
     fn drain_step(&mut self, a_step: usize) {
@@ -233,6 +236,7 @@ impl Handler<Fenced> for RootSupervisor {
         let reborn = Run { incarnation: Incarnation::new(), ..now };
         log::error!(lost:% = lost.incarnation, now:% = reborn.incarnation, sessions = self.directory.len();
             "this node was declared lost by another; its sessions are closed and it goes on as a new run");
+        self.metrics.record.runs_lost.inc();
         self.run.send_replace(reborn);
         self.newborn = true;
         let what = Command::End { reason: Reason::NodeLost, detected_by: DetectedBy::Watchdog };
@@ -266,3 +270,7 @@ impl Handler<CountSessions> for RootSupervisor {
         self.directory.len() + self.writes.len()
     }
 }
+
+#[cfg(test)]
+#[path = "root_tests.rs"]
+mod tests;

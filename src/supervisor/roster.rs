@@ -183,6 +183,11 @@ impl Roster {
         std::mem::replace(&mut *facts, rest)
     }
 
+    /// Facts that the root has not taken.
+    pub(super) fn waiting(&self) -> usize {
+        self.facts.borrow().len()
+    }
+
     /// Puts back what the root had no room for.
     pub(super) fn return_facts(&self, mut returned: Vec<Fact>) {
         let mut facts = self.facts.borrow_mut();

@@ -39,6 +39,8 @@ pub struct WorkerSupervisor {
     published: watch::Sender<Arc<WorkerSnapshot>>,
     copying: Option<WorkerSnapshot>,
     heard_since: Mono,
+    /// What this worker has added to the depth of the facts' queue, which all workers share.
+    told_waiting: i64,
 }
 
 impl WorkerSupervisor {
@@ -48,7 +50,15 @@ impl WorkerSupervisor {
         update_interval: Duration,
         published: watch::Sender<Arc<WorkerSnapshot>>,
     ) -> Self {
-        Self { roster, uplinks, update_interval, published, copying: None, heard_since: Mono(0) }
+        Self {
+            roster,
+            uplinks,
+            update_interval,
+            published,
+            copying: None,
+            heard_since: Mono(0),
+            told_waiting: 0,
+        }
     }
 
     fn tick(&mut self) {
@@ -58,6 +68,15 @@ impl WorkerSupervisor {
                 "this node stalled: no deadline passed meanwhile");
         }
         self.flush();
+        self.tell_waiting();
+    }
+
+    fn tell_waiting(&mut self) {
+        let waiting = self.roster.waiting() as i64;
+        if waiting != self.told_waiting {
+            self.roster.metrics.queue_depth.with_label_values(&["facts"]).add(waiting - self.told_waiting);
+            self.told_waiting = waiting;
+        }
     }
 
     fn flush(&mut self) {
@@ -168,3 +187,7 @@ impl Handler<TakeSnapshot> for WorkerSupervisor {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -24,6 +24,9 @@ async fn killed_with_five_thousand_sessions_live() {
         End::by("node_lost").check(end);
     }
 
+    let counted = server.metric(r#"lastpong_disconnects_total{reason="node_lost"}"#).await;
+    assert_eq!(counted, Some(DEVICES as f64), "the ends of the dead are counted by the living");
+
     // They all come back, and go on counting where they were.
     let again = Fleet::hold(&server, "live", DEVICES).await;
     assert!(again.welcomed().iter().all(|w| w.device_seq == Some(3)), "a device lost its count");

@@ -15,6 +15,15 @@ async fn refused(server: &Server, ask: Ask, status: u16, names: &str) -> Answer 
     let problem = answer.problem();
     let text = format!("{} {}", problem["title"], problem["detail"]).to_lowercase();
     assert!(text.contains(&names.to_lowercase()), "the answer does not name {names:?}: {answer:?}");
+    let outcome = match status {
+        400 => "malformed",
+        401 => "unauthorized",
+        403 => "forbidden",
+        409 => "token_used",
+        _ => "limited",
+    };
+    let counted = server.metric(&format!("lastpong_handshakes_total{{outcome=\"{outcome}\"}}")).await;
+    assert!(counted >= Some(1.0), "{outcome} is not counted: {counted:?}");
     answer
 }
 

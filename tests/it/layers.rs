@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&[&str]] = &[
     &[
         "breaker", "chaos", "config", "event", "ids", "metrics", "problem", "protocol", "rate", "reason",
-        "secret", "time", "token",
+        "role", "secret", "time", "token",
     ],
     &["store"],
+    &["login"],
     &["feed"],
     &["registry"],
     &["supervisor"],
@@ -22,7 +23,7 @@ const ORDER: &[&[&str]] = &[
     &["upgrade"],
     &["startup"],
     &["swarm"],
-    &["main", "lib", "logging"],
+    &["main", "lib", "logging", "users"],
     &["fuzz"],
 ];
 

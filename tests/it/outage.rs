@@ -125,4 +125,6 @@ async fn newcomers_wait_outside(server: &Server, what: &str) {
     let after = refusal.header("retry-after").and_then(|s| s.parse::<u64>().ok());
     assert!(after.is_some_and(|seconds| seconds > 0), "{what}: {refusal:?}");
     refusal.problem();
+    let counted = server.metric(r#"lastpong_handshakes_total{outcome="overloaded"}"#).await;
+    assert!(counted >= Some(1.0), "{what}: who was turned away is not counted");
 }

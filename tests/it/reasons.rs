@@ -20,6 +20,8 @@ const BRISK: &[(&str, &str)] =
 async fn expect_end(server: &Server, session_id: &str, end: End) -> serde_json::Value {
     let record = Events::new().only_end(server, session_id).await;
     end.check(&record);
+    let counted = server.metric(&format!("lastpong_disconnects_total{{reason=\"{}\"}}", end.reason)).await;
+    assert!(counted >= Some(1.0), "{} is not counted: {counted:?}", end.reason);
     record
 }
 
@@ -264,7 +266,10 @@ async fn a_write_that_makes_no_progress_is_a_failed_ping() {
     let end = Events::new().only_end(&server, &session_id(&welcome)).await;
     // The first ping comes at a random moment of the hour; where that is now, its verdict is the earlier one.
     let asked = end["data"]["pings_sent"] != 0;
-    End::by(if asked { "pong_timeout" } else { "ping_failed" }).check(&end);
+    let reason = if asked { "pong_timeout" } else { "ping_failed" };
+    End::by(reason).check(&end);
+    let counted = server.metric(&format!("lastpong_disconnects_total{{reason=\"{reason}\"}}")).await;
+    assert_eq!(counted, Some(1.0), "{reason}");
 }
 
 #[tokio::test]

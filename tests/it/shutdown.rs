@@ -88,6 +88,8 @@ async fn a_draining_node_refuses_newcomers_and_says_so() {
         .await;
     let refusal = Ask::with_token(&token("late")).refused(server.addr).await;
     assert_eq!(refusal.status, 503, "{refusal:?}");
+    let counted = server.metric(r#"lastpong_handshakes_total{outcome="draining"}"#).await;
+    assert!(counted >= Some(1.0), "who came too late is not counted");
     let after = refusal.header("retry-after").and_then(|s| s.parse::<u64>().ok());
     assert!(after.is_some_and(|seconds| seconds > 0), "{refusal:?}");
     refusal.problem();

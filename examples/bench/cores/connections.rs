@@ -13,9 +13,11 @@ use actix_web::http::StatusCode;
 use actix_web::test::{TestRequest, init_service};
 use actix_web::{App, web};
 use lastpong::feed::Feed;
-use lastpong::http::auth::AdminAuth;
+use lastpong::http::auth::Auth;
 use lastpong::http::health::Readiness;
+use lastpong::http::peer::Proxies;
 use lastpong::http::{self, Doors};
+use lastpong::login::Logins;
 use lastpong::secret::Secret;
 use lastpong::store::Store;
 use serde_json::{Map, Value, json};
@@ -92,9 +94,13 @@ fn doors(node: &Node, store: Store) -> Doors {
         run: node.run.clone(),
         ends: node.ends.clone(),
         feed: Feed::new(store.clone(), 0, node.metrics.clone()),
+        auth: Auth::new(
+            Secret::from(TOKEN.to_owned()),
+            Logins::new(store.clone(), node.metrics.clone()),
+            Proxies::default(),
+        ),
         store,
         inspector: node.inspector.clone(),
-        auth: AdminAuth::new(Secret::from(TOKEN.to_owned())),
         readiness: Readiness::new(node.admission.clone(), Vec::new()),
         metrics: node.metrics.clone(),
         metrics_public: false,

@@ -112,6 +112,34 @@ CREATE TABLE log_head (
 
 INSERT INTO log_head (id, newest, checked_at) VALUES (1, 0, 0);
 
+-- Who may log in.
+CREATE TABLE users (
+    name       TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    -- 'admin' or 'reader'.
+    role       TEXT COLLATE "C" NOT NULL,
+    -- As a PHC string, which says how it was hashed.
+    password   TEXT   NOT NULL,
+    -- New with each password. Logins hang on it: they end with the password, and with the user.
+    credential UUID   NOT NULL UNIQUE,
+    created_at BIGINT NOT NULL,
+    changed_at BIGINT NOT NULL
+);
+
+CREATE TABLE logins (
+    -- The SHA-256 of the token that proves it, which is kept nowhere.
+    token      BYTEA  NOT NULL PRIMARY KEY,
+    credential UUID   NOT NULL,
+    -- 'cookie' or 'bearer': how the token has to come.
+    kind       TEXT COLLATE "C" NOT NULL,
+    created_at BIGINT NOT NULL,
+    -- Not at every use: see the code.
+    used_at    BIGINT NOT NULL,
+    expires_at BIGINT NOT NULL
+) WITH (fillfactor = 50);
+
+CREATE INDEX logins_by_credential ON logins (credential, created_at);
+CREATE INDEX logins_by_end ON logins (expires_at);
+
 -- Whether a run may write no more: another run of its node began, or a peer declared it lost.
 CREATE FUNCTION lastpong_fenced(of_node TEXT, run UUID) RETURNS BOOLEAN LANGUAGE sql STABLE AS $$
     SELECT EXISTS (

@@ -1,3 +1,5 @@
+DROP TABLE logins;
+DROP TABLE users;
 DROP TABLE log_head;
 DROP TABLE events;
 DROP TABLE last_heard;

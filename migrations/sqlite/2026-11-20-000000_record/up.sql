@@ -91,4 +91,32 @@ CREATE TABLE log_head (
     checked_at INTEGER NOT NULL
 ) STRICT;
 
+-- Who may log in.
+CREATE TABLE users (
+    name       TEXT    NOT NULL PRIMARY KEY,
+    -- 'admin' or 'reader'.
+    role       TEXT    NOT NULL,
+    -- As a PHC string, which says how it was hashed.
+    password   TEXT    NOT NULL,
+    -- New with each password. Logins hang on it: they end with the password, and with the user.
+    credential TEXT    NOT NULL UNIQUE,
+    created_at INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE logins (
+    -- The SHA-256 of the token that proves it, which is kept nowhere.
+    token      BLOB    NOT NULL PRIMARY KEY,
+    credential TEXT    NOT NULL,
+    -- 'cookie' or 'bearer': how the token has to come.
+    kind       TEXT    NOT NULL,
+    created_at INTEGER NOT NULL,
+    -- Not at every use: see the code.
+    used_at    INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX logins_by_credential ON logins (credential, created_at);
+CREATE INDEX logins_by_end ON logins (expires_at);
+
 INSERT INTO log_head (id, newest, checked_at) VALUES (1, 0, 0);

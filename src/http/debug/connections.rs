@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use super::select::{Filter, Order, Place, SortBy, select};
 use super::{List, answer, seal, unseal};
 use crate::event::Event;
-use crate::http::auth::Admin;
+use crate::http::auth::Reader;
 use crate::http::query::{Params, session_id};
 use crate::http::record::Record;
 use crate::http::{Doors, json};
@@ -32,7 +32,7 @@ const PER_READ: usize = 1000;
 const MAX_READS: usize = 8;
 
 pub(in crate::http) async fn connections(
-    _: Admin,
+    _: Reader,
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
@@ -168,10 +168,10 @@ async fn closed(params: &Params, doors: &Doors) -> Result<HttpResponse, Problem>
         before: None,
     };
     let before = read_cursor(params, BEGINS, |text| text.parse().ok())?;
-    let total = doors.store.history_total(&filter).await?;
+    let total = doors.timed("history_total", doors.store.history_total(&filter)).await?;
     filter.before = before;
     // One more than is shown tells whether there is a next page.
-    let mut records = doors.store.history(&filter, limit + 1).await?;
+    let mut records = doors.timed("history", doors.store.history(&filter, limit + 1)).await?;
     let more = records.len() > limit;
     records.truncate(limit);
     let last = records.last().filter(|_| more);
@@ -186,7 +186,7 @@ async fn closed(params: &Params, doors: &Doors) -> Result<HttpResponse, Problem>
 
 /// `GET /debug/connections/{session_id}`.
 pub(in crate::http) async fn connection(
-    _: Admin,
+    _: Reader,
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
@@ -195,7 +195,7 @@ pub(in crate::http) async fn connection(
     let found = match doors.inspector.find(id).await {
         Some(view) => Some((view.start.device_id.clone(), json::text(&view))),
         None => {
-            let record = doors.store.session(id).await?;
+            let record = doors.timed("session", doors.store.session(id)).await?;
             record.map(|record| (record.device_id.clone(), json::text(&Record::from(record))))
         }
     };
@@ -222,7 +222,7 @@ async fn recent_events(
     let (mut events, mut after) = (Vec::new(), 0);
     for _ in 0..MAX_READS {
         // From the store, which finds the events of one device by its index.
-        let page = doors.store.events(after, &filter, PER_READ).await?;
+        let page = doors.timed("events", doors.store.events(after, &filter, PER_READ)).await?;
         if page.scanned_to <= after {
             break;
         }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{answer, seal, unseal};
 use crate::event::Event;
 use crate::feed::{Feed, Standing};
-use crate::http::auth::Admin;
+use crate::http::auth::Reader;
 use crate::http::query::{FILTERS, Params};
 use crate::http::{Doors, json};
 use crate::problem::Problem;
@@ -34,7 +34,7 @@ struct Facts {
 }
 
 pub(in crate::http) async fn events(
-    _: Admin,
+    _: Reader,
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {

@@ -15,7 +15,7 @@ use serde_json::json;
 pub(super) use connections::{connection, connections};
 pub(super) use events::events;
 
-use super::auth::Admin;
+use super::auth::Reader;
 use super::query::Params;
 use super::{Doors, json};
 use crate::problem::Problem;
@@ -32,7 +32,7 @@ struct List<T> {
 
 /// `GET /debug/performance`.
 pub(super) async fn performance(
-    _: Admin,
+    _: Reader,
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {

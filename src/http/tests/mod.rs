@@ -23,6 +23,7 @@ use crate::event::{Connected, Meta, RttMs};
 use crate::feed::Limits;
 use crate::feed::tests::{Log, NODE};
 use crate::ids::{Incarnation, SessionId};
+use crate::login::Logins;
 use crate::problem;
 use crate::secret::Secret;
 use crate::supervisor::admission::{self, Admission};
@@ -132,7 +133,11 @@ async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
         feed,
         store: log.store.clone(),
         inspector: inspector(sessions),
-        auth: auth::AdminAuth::new(Secret::from("the-admin-token".to_owned())),
+        auth: auth::Auth::new(
+            Secret::from("the-admin-token".to_owned()),
+            Logins::new(log.store.clone(), Arc::default()),
+            peer::Proxies::default(),
+        ),
         run: watch::channel(log.run()).1,
         ends: Ends(ended.clone()).start().recipient(),
         readiness: Readiness::new(admission.clone(), vec![Probe::new("sql", true, probe)]),

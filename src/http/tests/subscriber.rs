@@ -1,5 +1,6 @@
 //! The WebSocket of a subscriber, frame by frame.
 
+use std::future::pending;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ impl Subscriber {
         let payload = stream::unfold(heard, |mut heard: mpsc::UnboundedReceiver<Bytes>| async {
             heard.recv().await.map(|chunk| (Ok::<_, PayloadError>(chunk), heard))
         });
-        let frames = events_ws(&house.doors, query, payload).await.unwrap();
+        let frames = events_ws(&house.doors, query, payload, pending()).await.unwrap();
         let codec = Codec::new().client_mode();
         Self { frames: Box::pin(frames), says, codec, unread: BytesMut::new() }
     }
@@ -100,7 +101,7 @@ async fn a_close_is_echoed_and_frees_the_seat() {
 async fn a_bad_query_is_refused_before_the_handshake() {
     let house = house(vec![], Limits { subscribers: 0, ..Limits::default() }).await;
     for (query, status) in [("after=1", 400), ("limit=1", 400), ("x=y", 400), ("", 503)] {
-        let refused = events_ws(&house.doors, query, stream::empty()).await.err().expect(query);
+        let refused = events_ws(&house.doors, query, stream::empty(), pending()).await.err().expect(query);
         assert_eq!(refused.status.as_u16(), status, "{query}");
     }
 }

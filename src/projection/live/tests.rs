@@ -140,7 +140,7 @@ impl Node {
         }
     }
 
-    fn drift(&self, kind: &str) -> u64 {
+    fn drift(&self, kind: &str) -> i64 {
         self.metrics.live.reconcile_drift.with_label_values(&[kind]).get()
     }
 }

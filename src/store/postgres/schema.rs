@@ -69,4 +69,27 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    users (name) {
+        name -> Text,
+        role -> Text,
+        password -> Text,
+        credential -> Uuid,
+        created_at -> BigInt,
+        changed_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    logins (token) {
+        token -> Binary,
+        credential -> Uuid,
+        kind -> Text,
+        created_at -> BigInt,
+        used_at -> BigInt,
+        expires_at -> BigInt,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(users, logins);
 diesel::allow_tables_to_appear_in_same_query!(nodes, session_records, last_heard, events, log_head);

@@ -59,13 +59,21 @@ pub(in crate::store) struct Limits {
     pub max_pages: Option<u32>,
 }
 
-/// A file that is ours, up to date and held.
+/// A file that is ours and up to date.
 pub(in crate::store) struct Opened {
     pub layout: &'static Layout,
     pub conn: SqliteConnection,
     pub url: String,
     pub limits: Limits,
-    pub lock: File,
+    /// `None` beside the process that holds it.
+    pub lock: Option<File>,
+}
+
+/// Whether a file may be another process's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Company {
+    Alone,
+    Beside,
 }
 
 /// Opens the record.
@@ -78,12 +86,18 @@ pub(in crate::store) fn open_as(
     path: &Path,
     limits: Limits,
 ) -> Result<Opened, StoreError> {
-    prepare(layout, path, limits).map(|(opened, _)| opened)
+    prepare(layout, path, limits, Company::Alone).map(|(opened, _)| opened)
+}
+
+/// Opens the record whether or not another process holds it: for a command that neither has sessions nor ends any. The
+/// file of a process that runs has to be of this version.
+pub(super) fn open_beside(path: &Path) -> Result<Opened, StoreError> {
+    prepare(&RECORD, path, Limits::default(), Company::Beside).map(|(opened, _)| opened)
 }
 
 /// See [`crate::store::Store::migrate_sqlite`].
 pub fn migrate(path: &Path) -> Result<Vec<String>, StoreError> {
-    let (mut opened, applied) = prepare(&RECORD, path, Limits::default())?;
+    let (mut opened, applied) = prepare(&RECORD, path, Limits::default(), Company::Alone)?;
     checkpoint(&mut opened.conn)?;
     Ok(applied)
 }
@@ -92,6 +106,7 @@ fn prepare(
     layout: &'static Layout,
     path: &Path,
     limits: Limits,
+    company: Company,
 ) -> Result<(Opened, Vec<String>), StoreError> {
     let name = layout.name;
     let refuse =
@@ -101,14 +116,18 @@ fn prepare(
         .to_str()
         .ok_or_else(|| refuse("its path is not UTF-8; choose one that is".into()))?
         .to_owned();
-    let lock = take_lock(&absolute, layout).map_err(refuse)?;
+    let lock = take_lock(&absolute, layout, company).map_err(refuse)?;
     let size = check_file(&absolute, layout).map_err(refuse)?;
-    let (conn, applied) =
-        check_content(&url, layout, limits, size).map_err(|fault| refuse(fault.advice(layout)))?;
+    let content = match lock {
+        Some(_) => check_content(&url, layout, limits, size),
+        None => check_shared(&url, layout, limits),
+    };
+    let (conn, applied) = content.map_err(|fault| refuse(fault.advice(layout)))?;
     Ok((Opened { layout, conn, url, limits, lock }, applied))
 }
 
-fn take_lock(path: &Path, layout: &Layout) -> Result<File, String> {
+/// `None` where another process holds the file, and may.
+fn take_lock(path: &Path, layout: &Layout, company: Company) -> Result<Option<File>, String> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     if !dir.is_dir() {
         return Err(format!("there is no directory {}; make it first", dir.display()));
@@ -125,7 +144,8 @@ fn take_lock(path: &Path, layout: &Layout) -> Result<File, String> {
         _ => format!("its lock file {} cannot be made ({error})", beside.display()),
     })?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) if company == Company::Beside => Ok(None),
         Err(TryLockError::WouldBlock) => Err(format!(
             "another lastpong process holds it (by {}); stop that one, or give this one a file of its own",
             beside.display()
@@ -198,6 +218,23 @@ fn check_content(
     }
     (layout.probe)(&mut conn, Timestamp::now())?;
     Ok((conn, applied))
+}
+
+/// Of a file that another process holds: it was looked through and brought up to date by that one.
+fn check_shared(
+    url: &str,
+    layout: &Layout,
+    limits: Limits,
+) -> Result<(SqliteConnection, Vec<String>), Fault> {
+    let mut conn = SqliteConnection::establish(url)?;
+    conn.batch_execute(BUSY_TIMEOUT)?;
+    check_owner(&mut conn, layout)?;
+    match conn.pending_migrations((layout.migrations)())?.first() {
+        Some(_) => {
+            Err(Fault::Other("the process that runs on it is of an earlier version; stop it first".into()))
+        }
+        None => Ok((establish_writer(url, limits)?, Vec::new())),
+    }
 }
 
 #[derive(QueryableByName)]

@@ -42,7 +42,7 @@ impl Writer {
         let (jobs, queue) = sync_channel(QUEUE);
         let Opened { layout, conn, url, limits, lock } = opened;
         let name = layout.name;
-        let state = State { conn: Some(conn), url, layout, limits, _lock: lock };
+        let state = State { conn: Some(conn), url, layout, limits, lock };
         std::thread::Builder::new()
             .name(format!("lastpong-{name}"))
             .spawn(move || state.serve(&queue))
@@ -87,8 +87,8 @@ struct State {
     url: String,
     layout: &'static Layout,
     limits: Limits,
-    /// Held, not used: the operating system lets it go with the process, however that ends.
-    _lock: File,
+    /// The operating system lets it go with the process, however that ends.
+    lock: Option<File>,
 }
 
 impl State {
@@ -107,7 +107,9 @@ impl State {
                 }
             }
         }
-        if let Some(conn) = &mut self.conn
+        // Where another process holds the file, its log is for that one to move.
+        if self.lock.is_some()
+            && let Some(conn) = &mut self.conn
             && let Err(error) = open::checkpoint(conn)
         {
             log::warn!(error:% = error; "the write-ahead log was not emptied; it will be at the next start");

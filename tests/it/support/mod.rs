@@ -9,6 +9,7 @@ pub mod expect;
 pub mod fleet;
 pub mod ledger;
 pub mod live;
+pub mod login;
 pub mod net;
 #[path = "../../support/postgres.rs"]
 pub mod postgres;
@@ -17,6 +18,7 @@ pub mod python;
 pub mod raw;
 #[path = "../../support/redis.rs"]
 pub mod redis;
+pub mod scrape;
 pub mod server;
 pub mod size;
 pub mod sse;
@@ -31,6 +33,7 @@ pub use events::Events;
 pub use expect::End;
 pub use fleet::Fleet;
 pub use raw::Ask;
+pub use scrape::Scraper;
 pub use server::Server;
 pub use sse::Sse;
 pub use stores::Stores;

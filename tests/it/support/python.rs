@@ -6,14 +6,15 @@ use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::within;
 
 /// A running program; it is killed with this value.
 pub struct Script {
     child: Child,
+    told: ChildStdin,
     said: Lines<BufReader<ChildStdout>>,
 }
 
@@ -32,13 +33,20 @@ impl Script {
         let mut child = Command::new(&interpreter)
             .args(["-c", source])
             .args(arguments)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .expect("the interpreter can be started");
         let said = BufReader::new(child.stdout.take().expect("piped")).lines();
-        Self { child, said }
+        let told = child.stdin.take().expect("piped");
+        Self { child, told, said }
+    }
+
+    /// Sends it a line, and takes what it says to that.
+    pub async fn ask(&mut self, name: &str) -> Value {
+        within("the program to take a line", self.told.write_all(b"\n")).await.expect("it reads");
+        self.next(name).await
     }
 
     /// What it says next, which must be of this name.

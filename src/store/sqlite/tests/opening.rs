@@ -107,6 +107,28 @@ fn a_held_file_is_refused_until_it_is_let_go() {
 }
 
 #[test]
+fn who_writes_beside_the_holder_takes_nothing_from_it() {
+    let file = File::new();
+    let holder = file.open();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let beside = Store::open_sqlite_beside(&file.path()).unwrap();
+        let name = "ada".parse().unwrap();
+        assert!(!beside.remove_user(&name).await.unwrap());
+        assert!(holder.users().await.unwrap().is_empty());
+        beside.close().await;
+    });
+    assert!(Store::open_sqlite(&file.path()).is_err(), "the holder lost its file");
+    file.sql("DELETE FROM __diesel_schema_migrations");
+    let line = match Store::open_sqlite_beside(&file.path()) {
+        Err(StoreError::Broken(line)) => line,
+        _ => panic!("a file of another version was opened"),
+    };
+    assert_says(&line, &["earlier version", "stop it first"]);
+    runtime.block_on(holder.close());
+}
+
+#[test]
 fn a_place_that_will_not_do_is_named() {
     let file = File::new();
     let nowhere = file.dir.path().join("none/lastpong.db");

@@ -1,0 +1,216 @@
+//! Logging in and out: `/login` and `/logout` for browsers, which get a cookie, and `/auth/login` for programs, which
+//! get a token to show as `Authorization: Bearer`.
+//!
+//! Forms and JSON are both taken. A form of another site's page is refused, so that nobody is logged in as someone
+//! else without noticing. No answer tells whether a name is there.
+
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, SET_COOKIE};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
+use askama::Template;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::browser::{self, comes_from_elsewhere, local_path, not_foreign, wants_page};
+use super::query::Params;
+use super::{Doors, cookie, json};
+use crate::login::{Opened, Refused};
+use crate::problem::Problem;
+use crate::role::Role;
+use crate::secret::Secret;
+use crate::store::users::LoginKind;
+
+/// A name and a password take far less.
+const MOST_BYTES: usize = 8 << 10;
+
+/// How long a body may take.
+const BODY: Duration = Duration::from_secs(10);
+
+const RETRY_SOON: u64 = 1;
+
+/// Where a login leads that was asked for by itself.
+const HOME: &str = "/";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given {
+    username: String,
+    password: Secret,
+    next: Option<String>,
+}
+
+#[derive(Template)]
+#[template(path = "login.html")]
+struct LoginPage<'a> {
+    refused: Option<&'a str>,
+    next: &'a str,
+    from_elsewhere: bool,
+}
+
+/// `GET /login`. Who is logged in already is sent on.
+pub(super) async fn page(request: HttpRequest, doors: web::Data<Doors>) -> Result<HttpResponse, Problem> {
+    let params = Params::parse(request.query_string(), &["next"])?;
+    let next = next(params.text("next"));
+    if cookie::read(request.headers()).is_some()
+        && doors.auth.allow(request.head(), Role::Reader).await.is_ok()
+    {
+        return Ok(sent_on(next).finish());
+    }
+    let from_elsewhere = comes_from_elsewhere(request.headers());
+    Ok(browser::page(StatusCode::OK, &LoginPage { refused: None, next, from_elsewhere }))
+}
+
+/// `POST /login`.
+pub(super) async fn login(
+    request: HttpRequest,
+    body: web::Payload,
+    doors: web::Data<Doors>,
+) -> Result<HttpResponse, Problem> {
+    let given = given(&request, body).await?;
+    let next = next(given.next.as_deref()).to_owned();
+    match attempt(&request, &doors, given, LoginKind::Cookie).await {
+        Ok(opened) => {
+            let tls = doors.auth.proxies.peer(request.head()).is_some_and(|peer| peer.tls);
+            let mut response = match wants_page(&request) {
+                true => sent_on(&next),
+                false => HttpResponse::Ok(),
+            };
+            response.insert_header((SET_COOKIE, cookie::set(&opened.token, tls)));
+            if wants_page(&request) {
+                return Ok(response.finish());
+            }
+            let told = json!({
+                "username": opened.user,
+                "role": opened.role,
+                "expires_at": opened.expires_at,
+            });
+            Ok(response.insert_header((CACHE_CONTROL, "no-store")).json(told))
+        }
+        Err(problem) if wants_page(&request) => {
+            let shown = LoginPage { refused: Some(&problem.detail), next: &next, from_elsewhere: false };
+            let mut response = browser::page(problem.status, &shown);
+            for (name, value) in problem.headers {
+                response.headers_mut().append(name, value);
+            }
+            Ok(response)
+        }
+        Err(problem) => Err(problem),
+    }
+}
+
+/// `POST /logout`. Ends the login of the cookie, for every node; without one there is nothing to end.
+pub(super) async fn logout(request: HttpRequest, doors: web::Data<Doors>) -> Result<HttpResponse, Problem> {
+    if let Some(token) = cookie::read(request.headers()) {
+        browser::same_origin(request.head())?;
+        doors.auth.logins.end(&token).await?;
+    }
+    let tls = doors.auth.proxies.peer(request.head()).is_some_and(|peer| peer.tls);
+    let mut response = match wants_page(&request) {
+        true => sent_on("/login"),
+        false => HttpResponse::NoContent(),
+    };
+    Ok(response.insert_header((SET_COOKIE, cookie::clear(tls))).finish())
+}
+
+/// `POST /auth/login`.
+pub(super) async fn token(
+    request: HttpRequest,
+    body: web::Payload,
+    doors: web::Data<Doors>,
+) -> Result<HttpResponse, Problem> {
+    let given = given(&request, body).await?;
+    let opened = attempt(&request, &doors, given, LoginKind::Bearer).await?;
+    let told = json!({
+        "access_token": opened.token.expose(),
+        "token_type": "bearer",
+        "expires_in": opened.lasts.as_secs(),
+    });
+    let mut response = HttpResponse::Ok();
+    response.insert_header((CACHE_CONTROL, "no-store")).content_type("application/json");
+    Ok(response.body(json::text(&told)))
+}
+
+/// Where to go on: not to another host, and not back here.
+fn next(asked: Option<&str>) -> &str {
+    let ours = |path: &&str| !path.starts_with("/login") && !path.starts_with("/logout");
+    asked.and_then(local_path).filter(ours).unwrap_or(HOME)
+}
+
+fn sent_on(to: &str) -> actix_web::HttpResponseBuilder {
+    let mut response = HttpResponse::SeeOther();
+    response.insert_header((LOCATION, to)).insert_header((CACHE_CONTROL, "no-store"));
+    response
+}
+
+/// No message shows what was given: it may be the password.
+async fn given(request: &HttpRequest, body: web::Payload) -> Result<Given, Problem> {
+    const KINDS: &str = "application/json or application/x-www-form-urlencoded";
+    not_foreign(request.head())?;
+    let body = read(body).await?;
+    match request.content_type() {
+        "application/x-www-form-urlencoded" => serde_urlencoded::from_bytes(&body)
+            .map_err(|_| Problem::bad_request("the body is not of the form username=…&password=…")),
+        "application/json" => serde_json::from_slice(&body)
+            .map_err(|_| Problem::bad_request("the body is not {\"username\":\"…\",\"password\":\"…\"}")),
+        other => {
+            let detail = format!("a login comes as {KINDS}");
+            let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail);
+            Err(problem.about(CONTENT_TYPE.as_str(), other, KINDS))
+        }
+    }
+}
+
+/// Anyone may send one, so neither its size nor its time is left to him.
+async fn read(body: web::Payload) -> Result<web::Bytes, Problem> {
+    match timeout(BODY, body.to_bytes_limited(MOST_BYTES)).await {
+        Ok(Ok(Ok(body))) => Ok(body),
+        Ok(Ok(Err(error))) => Err(Problem::bad_request(format!("the body cannot be read: {error}"))),
+        Ok(Err(_)) => {
+            let detail = format!("the body is too large, allowed is {MOST_BYTES} bytes");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
+        }
+        Err(_) => {
+            let detail = format!("the body did not come in {} s", BODY.as_secs());
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
+        }
+    }
+}
+
+async fn attempt(
+    request: &HttpRequest,
+    doors: &Doors,
+    given: Given,
+    kind: LoginKind,
+) -> Result<Opened, Problem> {
+    let Some(peer) = doors.auth.proxies.peer(request.head()) else {
+        return Err(Problem::bad_request("no peer address"));
+    };
+    let opened = doors.auth.logins.attempt(&given.username, given.password, peer.ip, kind).await;
+    opened.map_err(|refused| {
+        let detail = refused.to_string();
+        match refused {
+            Refused::Wrong => Problem::unauthorized(detail),
+            Refused::TooMany { retry_after } => {
+                Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(retry_after.as_secs() + 1)
+            }
+            Refused::Busy => Problem::unavailable(detail, RETRY_SOON),
+            Refused::Store(error) => error.into(),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_leads_to_a_page_of_this_host_and_not_in_a_circle() {
+        assert_eq!(next(Some("/debug/connections?sort=-rtt")), "/debug/connections?sort=-rtt");
+        for home in [None, Some("//evil.example"), Some("/login?next=/login"), Some("/logout"), Some("")] {
+            assert_eq!(next(home), "/", "{home:?}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! How often one may try: by address and by name, with the time passed in.
+//!
+//! Each key has a few attempts at once and then one now and then: the generic cell rate algorithm, as in `rate`. An
+//! attempt is counted when it begins, so that many at once find no more room than one after the other; one that
+//! succeeds is given back. An address of IPv6 stands for its /64, which is what one subscriber has.
+//!
+//! Memory is bounded: a full table forgets the key that tried least. Left out on purpose: counting across nodes. With
+//! `n` of them behind a balancer one may try up to `n` times as often.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use crate::ids::UserName;
+use crate::time::Mono;
+
+/// Keys in each of the two tables.
+const MOST_KEYS: usize = 10_000;
+
+const PER_ADDRESS: Allowance = Allowance { at_once: 20, every: Duration::from_secs(6) };
+const PER_NAME: Allowance = Allowance { at_once: 10, every: Duration::from_secs(10) };
+
+#[derive(Debug, Clone, Copy)]
+struct Allowance {
+    at_once: u32,
+    every: Duration,
+}
+
+/// Who tried how often, on this node.
+#[derive(Debug)]
+pub struct Attempts {
+    addresses: Table<IpAddr>,
+    names: Table<UserName>,
+}
+
+impl Default for Attempts {
+    fn default() -> Self {
+        Self { addresses: Table::new(PER_ADDRESS), names: Table::new(PER_NAME) }
+    }
+}
+
+impl Attempts {
+    /// Counts an attempt; `name` is `None` where what was given is nobody's.
+    ///
+    /// # Errors
+    /// After which time there is room for it. Then it was not counted.
+    pub fn begin(&mut self, from: IpAddr, name: Option<&UserName>, now: Mono) -> Result<(), Duration> {
+        let from = subscriber(from);
+        self.addresses.take(&from, now)?;
+        let Some(name) = name else { return Ok(()) };
+        self.names.take(name, now).inspect_err(|_| self.addresses.give_back(&from))
+    }
+
+    /// It succeeded, or was not tried after all.
+    pub fn give_back(&mut self, from: IpAddr, name: Option<&UserName>) {
+        self.addresses.give_back(&subscriber(from));
+        if let Some(name) = name {
+            self.names.give_back(name);
+        }
+    }
+}
+
+/// Whom an address stands for.
+fn subscriber(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        v4 => v4,
+    }
+}
+
+#[derive(Debug)]
+struct Table<K> {
+    allowance: Allowance,
+    /// When the next attempt would be exactly on schedule, in microseconds; past, the key is as good as unknown.
+    on_schedule: HashMap<K, u64>,
+}
+
+impl<K: Hash + Eq + Clone> Table<K> {
+    fn new(allowance: Allowance) -> Self {
+        Self { allowance, on_schedule: HashMap::new() }
+    }
+
+    fn every(&self) -> u64 {
+        self.allowance.every.as_micros() as u64
+    }
+
+    fn take(&mut self, key: &K, now: Mono) -> Result<(), Duration> {
+        let next = self.on_schedule.get(key).map_or(now.0, |at| now.0.max(*at)) + self.every();
+        let early = next.saturating_sub(now.0 + self.every() * u64::from(self.allowance.at_once));
+        if early > 0 {
+            return Err(Duration::from_micros(early));
+        }
+        if !self.on_schedule.contains_key(key) {
+            self.make_room(now);
+        }
+        self.on_schedule.insert(key.clone(), next);
+        Ok(())
+    }
+
+    fn give_back(&mut self, key: &K) {
+        let every = self.every();
+        if let Some(at) = self.on_schedule.get_mut(key) {
+            *at = at.saturating_sub(every);
+        }
+    }
+
+    fn make_room(&mut self, now: Mono) {
+        if self.on_schedule.len() < MOST_KEYS {
+            return;
+        }
+        self.on_schedule.retain(|_, at| *at > now.0);
+        if self.on_schedule.len() >= MOST_KEYS
+            && let Some(least) =
+                self.on_schedule.iter().min_by_key(|(_, at)| **at).map(|(key, _)| key.clone())
+        {
+            self.on_schedule.remove(&least);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Mono = Mono(1_000_000_000);
+
+    fn name(n: usize) -> UserName {
+        format!("user-{n}").parse().unwrap()
+    }
+
+    fn address(n: u32) -> IpAddr {
+        IpAddr::V4(n.into())
+    }
+
+    /// How many of these are let through.
+    fn through(attempts: &mut Attempts, of: impl Iterator<Item = (IpAddr, Option<UserName>)>) -> usize {
+        of.filter(|(from, name)| attempts.begin(*from, name.as_ref(), NOW).is_ok()).count()
+    }
+
+    #[test]
+    fn an_address_has_a_few_tries_and_then_one_now_and_then() {
+        let mut attempts = Attempts::default();
+        assert_eq!(through(&mut attempts, (0..100).map(|n| (address(1), Some(name(n))))), 20);
+        assert_eq!(attempts.begin(address(1), None, NOW), Err(Duration::from_secs(6)));
+        assert!(attempts.begin(address(2), None, NOW).is_ok(), "another address pays for it");
+        let later = NOW + Duration::from_secs(6);
+        assert!(attempts.begin(address(1), None, later).is_ok());
+        assert!(attempts.begin(address(1), None, later).is_err());
+    }
+
+    #[test]
+    fn a_name_has_a_few_tries_from_wherever() {
+        let mut attempts = Attempts::default();
+        assert_eq!(through(&mut attempts, (0..100).map(|n| (address(n), Some(name(1))))), 10);
+        assert_eq!(attempts.begin(address(200), Some(&name(1)), NOW), Err(Duration::from_secs(10)));
+        // What was refused for its name did not count for its address.
+        assert_eq!(through(&mut attempts, (0..100).map(|n| (address(200), Some(name(2 + n))))), 20);
+    }
+
+    #[test]
+    fn who_succeeds_is_never_held_up() {
+        let mut attempts = Attempts::default();
+        for _ in 0..1_000 {
+            attempts.begin(address(1), Some(&name(1)), NOW).unwrap();
+            attempts.give_back(address(1), Some(&name(1)));
+        }
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_subscriber() {
+        let mut attempts = Attempts::default();
+        let of = |net: &'static str| (0..100).map(move |n| (format!("{net}::{n:x}").parse().unwrap(), None));
+        assert_eq!(through(&mut attempts, of("2001:db8:0:1")), 20);
+        assert_eq!(through(&mut attempts, of("2001:db8:0:2")), 20);
+        let mapped = (0..100).map(|n| (format!("::ffff:10.0.0.{n}").parse().unwrap(), None));
+        assert_eq!(through(&mut attempts, mapped), 100, "these are as many addresses of IPv4");
+    }
+
+    #[test]
+    fn memory_is_bounded_and_who_tries_most_is_remembered() {
+        let mut attempts = Attempts::default();
+        assert_eq!(through(&mut attempts, (0..100).map(|n| (address(n), Some(name(0))))), 10);
+        for n in 0..3 * MOST_KEYS as u32 {
+            attempts.begin(address(1_000 + n), Some(&name(1 + n as usize)), NOW).unwrap();
+        }
+        assert!(attempts.names.on_schedule.len() <= MOST_KEYS);
+        assert!(attempts.addresses.on_schedule.len() <= MOST_KEYS);
+        assert!(attempts.begin(address(7), Some(&name(0)), NOW).is_err(), "many names made it forget one");
+        let later = NOW + Duration::from_secs(3_600);
+        attempts.begin(address(1), Some(&name(1_000_000)), later).unwrap();
+        assert_eq!(attempts.names.on_schedule.len(), 1, "what is over is not forgotten");
+    }
+}
