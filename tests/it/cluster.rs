@@ -73,7 +73,7 @@ async fn a_node_that_stood_still_finds_its_sessions_ended_and_takes_its_devices_
     let mut other = Fleet::hold(&cluster.nodes[1], "other", sessions()).await;
     let first = held.welcomed();
 
-    cluster.nodes[0].signal(Signal::STOP);
+    cluster.nodes[0].freeze().await;
     // The stop itself is what is tested: there is no condition to wait for but its length.
     tokio::time::sleep(3 * lease()).await;
     let mut log = Events::new();

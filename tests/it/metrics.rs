@@ -118,7 +118,9 @@ async fn what_a_device_does_moves_them() {
     device.text(r#"{"type":"bye","reason":"done"}"#).await;
     device.closed().await;
     Events::new().only_end(&server, &session).await;
-    server.json(&format!("/debug/connections/{session}")).await;
+    // A look at who lives may be a tenth of a second old.
+    let place = format!("/debug/connections/{session}");
+    eventually("its record", async || (server.json(&place).await["state"] == "closed").then_some(())).await;
     server.json("/debug/connections?state=closed").await;
     server.json("/v1/devices/measured").await;
     let moved = [
@@ -178,7 +180,7 @@ async fn who_is_gone_before_the_answer_is_counted_as_abandoned() {
     let read = within("an answer", stream.read(&mut answer)).await.expect("readable");
     assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..read]));
     // it asks while nobody reads, and is gone when somebody does.
-    server.signal(Signal::STOP);
+    server.freeze().await;
     stream.write_all(&Ask::with_token(&token("gone")).bytes()).await.expect("sent");
     reset(&stream);
     drop(stream);
@@ -213,7 +215,7 @@ async fn a_stall_of_the_program_is_told() {
     let server = Server::start(&[]).await;
     let mut scraper = Scraper::of(&server).await;
     let before = scraper.read().await;
-    server.signal(Signal::STOP);
+    server.freeze().await;
     // The stop itself is what is told of: there is no condition to wait for but its length.
     tokio::time::sleep(Duration::from_secs(2)).await;
     server.signal(Signal::CONT);

@@ -46,7 +46,7 @@ async fn an_end_behind_much_that_is_unread_is_found() {
     let server = Server::start(&[("PING_INTERVAL", "10m")]).await;
     let (mut closes, closing) = Raw::connect(server.addr, &token("closes-at-last")).await;
     let (mut drops, dropping) = Raw::connect(server.addr, &token("drops-at-last")).await;
-    server.signal(Signal::STOP);
+    server.freeze().await;
     let much = raw::frame(true, TEXT, &[b' '; 60_000]);
     closes.bytes(&much).await.unwrap();
     closes.send(CLOSE, &1000u16.to_be_bytes()).await.unwrap();
@@ -85,7 +85,7 @@ async fn a_device_that_closes_and_is_gone_has_closed() {
         gone(device).await;
     }
     // Of the others the server sees the frames and the end of the stream together.
-    server.signal(Signal::STOP);
+    server.freeze().await;
     for device in others {
         gone(device).await;
     }

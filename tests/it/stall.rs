@@ -41,7 +41,7 @@ async fn a_stall_of_ours_ends_no_session_that_answers() {
     fleets[1].wait_welcomed(TALKING).await;
     every_device_answers(&fleets).await;
 
-    server.signal(Signal::STOP);
+    server.freeze().await;
     let said = fleets[1].heartbeats();
     // The stop itself is what is tested: there is no condition to wait for but its length.
     tokio::time::sleep(stall()).await;
@@ -93,7 +93,7 @@ async fn a_device_that_is_silent_too_is_found_after_our_stall() {
     let server = Server::start(&settings).await;
     let (mut device, welcome) = Raw::connect(server.addr, &token("gone-meanwhile")).await;
     assert_eq!(within("a ping", device.next()).await.unwrap().unwrap().opcode, PING);
-    server.signal(Signal::STOP);
+    server.freeze().await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     server.signal(Signal::CONT);
     assert_eq!(device.closed(false).await, Seen::Close(Some(4012)));
@@ -106,7 +106,7 @@ async fn what_came_during_our_stall_counts() {
     let settings = [("PING_INTERVAL", "500ms"), ("PONG_TIMEOUT", "500ms"), ("MAX_MISSED_PONGS", "1")];
     let server = Server::start(&settings).await;
     let (mut device, welcome) = Raw::connect(server.addr, &token("left-meanwhile")).await;
-    server.signal(Signal::STOP);
+    server.freeze().await;
     // It leaves in good order while nobody listens: that is its reason, not a missed pong.
     device.send(crate::support::raw::CLOSE, &1000u16.to_be_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;

@@ -123,6 +123,21 @@ impl Server {
         kill_process(pid, signal).expect("the program is there to be told");
     }
 
+    /// SIGSTOP, and waits until it stands still: each thread of it, which takes a moment where the machine is busy.
+    pub async fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let stands = |task: std::io::Result<std::fs::DirEntry>| {
+            // The name before the state may have any character in it; a thread may have ended meanwhile.
+            let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat"));
+            stat.map_or(true, |stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+        };
+        eventually("the program to stand still", async || {
+            std::fs::read_dir(&tasks).expect("the program is there").all(stands).then_some(())
+        })
+        .await;
+    }
+
     /// SIGKILL, and waits until it is gone.
     pub async fn kill(&mut self) {
         self.signal(Signal::KILL);
