@@ -16,6 +16,7 @@
 //! | [`http`] | everyone who asks: subscribers, operators, probes |
 //! | [`startup`] | wires the above, and takes it down in order |
 //! | [`swarm`] | apart from all of them: simulated devices, which see lastpong from outside |
+//! | [`watch`] | as much apart: the terminal view of an operator |
 //!
 //! The leaves below them know nothing of each other's state: [`ids`], [`time`], [`reason`], [`event`],
 //! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`role`], [`secret`],
@@ -59,4 +60,5 @@ pub mod token;
 pub mod upgrade;
 
 #[cfg(test)]
+pub mod watch;
 mod random_tests;

@@ -36,3 +36,4 @@ mod stall;
 mod stream;
 mod swarm;
 mod takeover;
+mod watch;

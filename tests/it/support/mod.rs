@@ -25,6 +25,7 @@ pub mod sse;
 pub mod stores;
 pub mod token;
 
+pub mod watch;
 pub use churn::Churn;
 pub use cluster::Cluster;
 pub use device::Device;
