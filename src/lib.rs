@@ -19,8 +19,8 @@
 //! | [`watch`] | as much apart: the terminal view of an operator |
 //!
 //! The leaves below them know nothing of each other's state: [`ids`], [`time`], [`reason`], [`event`],
-//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`role`], [`secret`],
-//! [`token`].
+//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`role`], [`schema`],
+//! [`secret`], [`token`].
 //!
 //! # What holds everywhere
 //!
@@ -49,6 +49,7 @@ pub mod rate;
 pub mod reason;
 pub mod registry;
 pub mod role;
+pub mod schema;
 pub mod secret;
 pub mod session;
 pub mod startup;
@@ -58,7 +59,7 @@ pub mod swarm;
 pub mod time;
 pub mod token;
 pub mod upgrade;
+pub mod watch;
 
 #[cfg(test)]
-pub mod watch;
 mod random_tests;

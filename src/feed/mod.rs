@@ -71,7 +71,7 @@ struct Shared {
 }
 
 /// Where the feed stands, for operators.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Standing {
     pub newest: i64,
     /// The oldest event that is read without asking the store; absent while the ring is empty.

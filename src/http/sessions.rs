@@ -9,11 +9,21 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use super::Doors;
 use super::auth::Admin;
 use super::query::{Params, session_id};
-use crate::problem::Problem;
+use crate::ids::SessionId;
+use crate::problem::{self, Problem};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::Status;
 use crate::supervisor::messages::{EndSessions, ToEnd};
 
+/// Kick: end a session, on whichever node it is
+#[utoipa::path(
+    delete, path = "/v1/sessions/{session_id}", tag = "sessions",
+    params(("session_id" = SessionId, Path)),
+    responses(
+        (status = 204, description = "It has ended, or is about to, as `kicked`."),
+        (status = 404, description = "It is no live session.", body = problem::Body, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn kick(
     _: Admin,
     request: HttpRequest,

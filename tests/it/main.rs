@@ -21,6 +21,7 @@ mod login;
 mod logs;
 mod metrics;
 mod order;
+mod openapi;
 mod outage;
 mod pace;
 #[cfg(feature = "chaos")]
