@@ -20,7 +20,7 @@
 //!
 //! The leaves below them know nothing of each other's state: [`ids`], [`time`], [`reason`], [`event`],
 //! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`role`], [`schema`],
-//! [`secret`], [`token`].
+//! [`secret`], [`token`], [`trace`].
 //!
 //! # What holds everywhere
 //!
@@ -58,6 +58,7 @@ pub mod supervisor;
 pub mod swarm;
 pub mod time;
 pub mod token;
+pub mod trace;
 pub mod upgrade;
 pub mod watch;
 

@@ -26,6 +26,7 @@ pub mod peer;
 pub(crate) mod query;
 mod record;
 mod sessions;
+mod traced;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -97,7 +98,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         .service(get("/ws", devices_upgrade))
         .service(get("/v1/events/ws", subscribers_upgrade))
         .default_service(web::to(unknown_route));
-    cfg.service(all.wrap(from_fn(browser::pages)));
+    cfg.service(all.wrap(from_fn(browser::pages)).wrap(from_fn(traced::traced)));
 }
 
 fn get<F, Args>(path: &str, handler: F) -> Resource

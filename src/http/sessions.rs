@@ -9,6 +9,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use super::Doors;
 use super::auth::Admin;
 use super::query::{Params, session_id};
+use super::traced;
 use crate::ids::SessionId;
 use crate::problem::{self, Problem};
 use crate::reason::{DetectedBy, Reason};
@@ -31,6 +32,7 @@ pub(super) async fn kick(
 ) -> Result<HttpResponse, Problem> {
     Params::parse(request.query_string(), &[])?;
     let id = session_id(&request)?;
+    traced::touch(&request, id);
     if let Some(view) = doors.inspector.find(id).await {
         let (reason, detected_by) = (Reason::Kicked, DetectedBy::Operator);
         let what = ToEnd { device_id: view.start.device_id.clone(), session_id: id, reason, detected_by };

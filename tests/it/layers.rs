@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&[&str]] = &[
     &[
         "breaker", "chaos", "config", "event", "ids", "metrics", "problem", "protocol", "rate", "reason",
-        "role", "schema", "secret", "time", "token",
+        "role", "schema", "secret", "time", "token", "trace",
     ],
     &["store"],
     &["login"],

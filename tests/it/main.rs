@@ -20,8 +20,8 @@ mod layers;
 mod login;
 mod logs;
 mod metrics;
-mod order;
 mod openapi;
+mod order;
 mod outage;
 mod pace;
 #[cfg(feature = "chaos")]
@@ -37,4 +37,5 @@ mod stall;
 mod stream;
 mod swarm;
 mod takeover;
+mod traces;
 mod watch;
