@@ -13,6 +13,7 @@ mod crash;
 mod debug;
 mod degraded;
 mod deploy;
+mod docs;
 mod feed;
 mod frames;
 mod handshake;
