@@ -196,7 +196,7 @@ async fn a_terminal_has_colours_and_a_line_of_totals_within_its_width() {
     // The last is followed by what the terminal shows of Ctrl-C.
     let drawn = seen.trim_end_matches("\r\n").trim_end_matches("^C");
     let bottoms = drawn.split("\r\u{1b}[2K").map(|part| part.split("\r\n").last().unwrap_or_default());
-    let bottoms: Vec<String> = bottoms.map(|b| plain(b)).filter(|b| !b.is_empty()).collect();
+    let bottoms: Vec<String> = bottoms.map(plain).filter(|b| !b.is_empty()).collect();
     assert!(bottoms.iter().any(|b| b.contains(" events  ") && b.contains("1 ends")), "{bottoms:?}");
     assert!(bottoms.iter().all(|b| b.len() < COLUMNS), "{bottoms:?}");
 }
