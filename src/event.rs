@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::ids::{DeviceId, DeviceType, EventId, Incarnation, NodeId, SessionId};
 use crate::reason::{DetectedBy, Initiator, Reason};
@@ -35,6 +36,11 @@ macro_rules! kinds {
     };
 }
 
+crate::schema::schema_of!(
+    EventKind,
+    crate::schema::word("What happened.", EventKind::ALL.iter().map(|kind| kind.as_str()))
+);
+
 kinds! {
     SessionConnected = "lastpong.session.connected.v1",
     SessionDisconnected = "lastpong.session.disconnected.v1",
@@ -49,7 +55,7 @@ kinds! {
 }
 
 /// Round-trip times of a session's matched pongs, in milliseconds; absent before the first.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 pub struct RttMs {
     pub last: Option<f64>,
     pub min: Option<f64>,
@@ -58,7 +64,7 @@ pub struct RttMs {
 }
 
 /// `data` of a connected event, less the order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Connected {
     pub device_id: DeviceId,
     pub device_type: DeviceType,
@@ -66,13 +72,14 @@ pub struct Connected {
     pub node_id: NodeId,
     pub incarnation: Incarnation,
     pub connected_at: Timestamp,
+    #[schema(value_type = String)]
     pub remote_addr: SocketAddr,
     pub meta: Meta,
     pub trace_id: Option<String>,
 }
 
 /// `data` of a disconnected event, less the order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Disconnected {
     pub device_id: DeviceId,
     pub device_type: DeviceType,
@@ -97,6 +104,7 @@ pub struct Disconnected {
     pub pings_sent: Option<u32>,
     pub pongs_received: Option<u32>,
     pub reconnect_count: u32,
+    #[schema(value_type = String)]
     pub remote_addr: SocketAddr,
     pub meta: Meta,
     pub trace_id: Option<String>,

@@ -28,8 +28,10 @@ fn check(kind: &'static str, value: &str) -> Result<(), BadName> {
 }
 
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident, $kind:literal) => {
+        crate::schema::schema_of!($name, crate::schema::name(concat!($($doc),*).trim()));
+
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(try_from = "String")]
         pub struct $name(Arc<str>);
@@ -94,8 +96,10 @@ impl Default for DeviceType {
 }
 
 macro_rules! uuid_v7 {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
+    ($(#[doc = $doc:literal])* $name:ident) => {
+        crate::schema::schema_of!($name, crate::schema::uuid(concat!($($doc),*).trim()));
+
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(pub Uuid);

@@ -16,10 +16,11 @@
 //! | [`http`] | everyone who asks: subscribers, operators, probes |
 //! | [`startup`] | wires the above, and takes it down in order |
 //! | [`swarm`] | apart from all of them: simulated devices, which see lastpong from outside |
+//! | [`watch`] | as much apart: the terminal view of an operator |
 //!
 //! The leaves below them know nothing of each other's state: [`ids`], [`time`], [`reason`], [`event`],
-//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`role`], [`secret`],
-//! [`token`].
+//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`role`], [`schema`],
+//! [`secret`], [`token`], [`trace`].
 //!
 //! # What holds everywhere
 //!
@@ -48,6 +49,7 @@ pub mod rate;
 pub mod reason;
 pub mod registry;
 pub mod role;
+pub mod schema;
 pub mod secret;
 pub mod session;
 pub mod startup;
@@ -56,7 +58,9 @@ pub mod supervisor;
 pub mod swarm;
 pub mod time;
 pub mod token;
+pub mod trace;
 pub mod upgrade;
+pub mod watch;
 
 #[cfg(test)]
 mod random_tests;

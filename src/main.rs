@@ -20,6 +20,7 @@ use lastpong::store::Store;
 use lastpong::swarm::options::{HELP as SWARM_HELP, SwarmOptions};
 use lastpong::swarm::{self, SwarmError};
 use lastpong::token::DeviceTokens;
+use lastpong::watch::options::{HELP as WATCH_HELP, WatchOptions};
 
 /// lastpong knows the moment a device is gone, why, and tells everyone who needs to know.
 #[derive(Parser)]
@@ -34,6 +35,7 @@ Examples:
   lastpong                          run it (the same as: lastpong serve)
   lastpong token sensor-1           a token with which the device sensor-1 may connect
   LASTPONG_BIND=127.0.0.1:9000 lastpong
+  lastpong watch                    who comes, who goes and why, as it happens
   lastpong check-config             every setting as it comes out
 
 Settings are environment variables, or lines of the file .env in the working folder:
@@ -83,6 +85,9 @@ enum Command {
     /// Simulated devices: load, faults, and a report of what they saw
     #[command(after_help = SWARM_HELP)]
     Swarm(Box<SwarmOptions>),
+    /// Follow the events of an installation: who comes, who goes and why
+    #[command(after_help = WATCH_HELP)]
+    Watch(Box<WatchOptions>),
 }
 
 const SERVE_HELP: &str = "\
@@ -142,6 +147,7 @@ fn main() -> ExitCode {
         Command::Migrate => migrate(&settings),
         Command::User { what } => users::run(&what, &settings),
         Command::Swarm(options) => return run_swarm(&options, &settings),
+        Command::Watch(options) => return run_watch(&options, &settings),
     })
 }
 
@@ -159,6 +165,17 @@ fn run_swarm(options: &SwarmOptions, settings: &Settings) -> ExitCode {
     match print(&text) {
         Ok(()) if !report.any_welcomed() => finish(Err(anyhow::anyhow!("no device was welcomed"))),
         printed => finish(printed),
+    }
+}
+
+fn run_watch(options: &WatchOptions, settings: &Settings) -> ExitCode {
+    let here = format!("http://{}", reachable(settings.bind));
+    match lastpong::watch::run(options, settings, &here) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            report(&e);
+            if e.is_bad_request() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
     }
 }
 

@@ -142,6 +142,8 @@ pub struct Metrics {
     pub build_info: IntGaugeVec,
     /// Other nodes on the record, by state: `live`, `lost`, `gone`.
     pub peers: IntGaugeVec,
+    /// What became of spans.
+    pub spans: IntCounterVec,
     pub live: LiveMetrics,
     pub record: RecordMetrics,
 }
@@ -237,6 +239,7 @@ impl Metrics {
             ),
             build_info: gauges(r, "lastpong_build_info", "Always 1; the version is its label.", &["version"]),
             peers: gauges(r, "lastpong_peers", "Other nodes on the record, by state.", &["state"]),
+            spans: counters(r, "lastpong_spans_total", "Spans of traces, by outcome.", &["outcome"]),
             live: LiveMetrics::new(r),
             record: RecordMetrics::new(r),
             device_types: RwLock::default(),
@@ -271,6 +274,9 @@ impl Metrics {
         }
         for state in ["live", "lost", "gone"] {
             self.peers.with_label_values(&[state]);
+        }
+        for outcome in ["exported", "dropped", "failed"] {
+            self.spans.with_label_values(&[outcome]);
         }
         self.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     }

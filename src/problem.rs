@@ -13,6 +13,8 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderName, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
@@ -30,7 +32,7 @@ pub struct Problem {
 }
 
 /// What of the request was not as it must be.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct BadInput {
     /// The parameter or header.
     #[serde(rename = "input")]
@@ -39,15 +41,33 @@ pub struct BadInput {
     pub allowed: String,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// A refusal (RFC 9457). With a bad input it names that too: `input`, its `value` (cut) and what is `allowed`.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct Body<'a> {
     r#type: &'a str,
     title: &'a str,
     status: u16,
     detail: &'a str,
     #[serde(flatten)]
+    #[schema(value_type = MaybeBadInput)]
     input: Option<&'a BadInput>,
 }
+
+/// A bad input, where there was one.
+struct MaybeBadInput;
+
+impl PartialSchema for MaybeBadInput {
+    fn schema() -> RefOr<Schema> {
+        let mut schema = BadInput::schema();
+        if let RefOr::T(Schema::Object(object)) = &mut schema {
+            object.required.clear();
+        }
+        schema
+    }
+}
+
+impl ToSchema for MaybeBadInput {}
 
 impl Problem {
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {

@@ -4,9 +4,10 @@
 //! and with the code whether to come back: 4000-4499 with backoff, 4500-4999 not, 1001 elsewhere.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Who brought the end about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Initiator {
     Device,
@@ -16,7 +17,7 @@ pub enum Initiator {
 }
 
 /// What noticed the end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DetectedBy {
     /// A close frame, or the device's `bye` before it.
@@ -99,6 +100,11 @@ reasons! {
     /// A fault of ours.
     InternalError = "internal_error", Server, Some(1011);
 }
+
+crate::schema::schema_of!(
+    Reason,
+    crate::schema::word("Why a session ended.", Reason::ALL.iter().map(|r| r.as_str()))
+);
 
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -36,6 +36,14 @@ impl Secret {
         self.0.as_bytes().ct_eq(given).into()
     }
 
+    /// The secret in the file at `path`.
+    ///
+    /// # Errors
+    /// As [`Secret::load_or_create`], and where there is no file.
+    pub fn load(path: &Path, min_bytes: usize) -> io::Result<Secret> {
+        load(path, min_bytes)
+    }
+
     /// The secret in the file at `path`, or a new one of 32 random bytes in hex where there is no file; and
     /// whether it was made.
     ///

@@ -48,6 +48,7 @@ use crate::supervisor::root::{Registrar, RootSupervisor};
 use crate::supervisor::worker::Uplinks;
 use crate::time::Timestamp;
 use crate::token::{DeviceTokens, UsedTokens};
+use crate::trace;
 
 use stop::StopSignals;
 use stores::Stores;
@@ -90,6 +91,7 @@ pub fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> anyhow::Resu
     };
     let served = system.block_on(node.run(listener, ready));
     aside.shutdown_background();
+    trace::stop(LAST_WORDS);
     served
 }
 
@@ -157,6 +159,9 @@ impl Node {
         let settings = &self.settings;
         let store = &self.stores.sql;
         let metrics = Arc::new(Metrics::new());
+        if let Some(endpoint) = &settings.otel_exporter_otlp_endpoint {
+            trace::start(endpoint, &run.node_id, run.incarnation, metrics.clone())?;
+        }
         let shared_log = store.cluster().is_some();
         match store.cluster() {
             Some(cluster) => membership::take_name(cluster, settings.node_lease)

@@ -38,6 +38,8 @@ impl std::ops::Add<Duration> for Mono {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);
 
+crate::schema::schema_of!(Timestamp, crate::schema::time("RFC 3339, UTC, with microseconds."));
+
 impl Timestamp {
     pub fn now() -> Self {
         Self(jiff::Timestamp::now().as_microsecond())

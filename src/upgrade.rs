@@ -27,8 +27,9 @@ use crate::http::events_ws::{SILENCE, events_ws};
 use crate::metrics::Handshake;
 use crate::problem::{self, Problem};
 use crate::role::Role;
-use crate::session::handshake::{Gate, RefusalLog, SUBPROTOCOL};
+use crate::session::handshake::{Gate, RefusalLog, SUBPROTOCOL, traceparent};
 use crate::session::house::House;
+use crate::trace;
 
 type Connection = Framed<TcpStream, Codec>;
 
@@ -62,17 +63,26 @@ impl Upgrades {
 
     async fn device(&self, request: &Request, connection: Connection) -> std::io::Result<()> {
         let metrics = &self.house.roster.metrics;
-        match self.gate.admit(request.head()) {
+        let traced = trace::handshake(traceparent(&request.head().headers));
+        let admitted = self.gate.admit(request.head());
+        if let Some(traced) = &traced {
+            traced.authenticated(admitted.as_ref().err().map(|(outcome, _)| outcome.as_str()));
+        }
+        match admitted {
             Ok(admitted) => {
                 let begun = match accept(request, connection, admitted.subprotocol).await {
-                    Ok((stream, read)) => admitted.begin(&self.house, stream, read),
-                    Err(error) => Err(error),
+                    Ok((stream, read)) => admitted.begin(&self.house, stream, read, traced),
+                    Err(error) => {
+                        failed(traced, Handshake::Abandoned);
+                        Err(error)
+                    }
                 };
                 metrics.handshake(if begun.is_ok() { Handshake::Admitted } else { Handshake::Abandoned });
                 begun
             }
             Err((outcome, problem)) => {
                 metrics.handshake(outcome);
+                failed(traced, outcome);
                 self.log.tell(&problem, request.peer_addr());
                 refuse(connection, &problem).await
             }
@@ -106,6 +116,12 @@ impl Upgrades {
             }
         });
         Ok(())
+    }
+}
+
+fn failed(traced: Option<trace::Handshake>, outcome: Handshake) {
+    if let Some(traced) = traced {
+        traced.failed(outcome.as_str());
     }
 }
 

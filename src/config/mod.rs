@@ -188,6 +188,17 @@ impl Settings {
         }
     }
 
+    /// The admin token as set, or from its file, which is not made where it is missing.
+    ///
+    /// # Errors
+    /// A file that is not there or cannot be used.
+    pub fn known_admin_token(&self) -> io::Result<Secret> {
+        match &self.admin_token {
+            Some(token) => Ok(token.clone()),
+            None => Secret::load(&self.admin_token_path(), MIN_ADMIN_TOKEN_BYTES),
+        }
+    }
+
     /// Whether a handshake with this `Origin` header may go on, sent to this `Host`.
     ///
     /// A program that is no browser sends no origin, and a browser cannot leave it out, so none is let in. With

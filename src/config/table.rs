@@ -229,8 +229,9 @@ settings! {
     "LASTPONG_FLAP_BAN" flap_ban: Duration = "0s", Kind::Duration(ms(0), ms(365 * DAY)), later;
 
     ["Traces"]
-    /// Where traces are sent. By default nowhere.
-    "OTEL_EXPORTER_OTLP_ENDPOINT" otel_exporter_otlp_endpoint: Option<Secret> = "", Kind::Url(&["http", "https"]), later;
+    /// Where traces are sent by OTLP (HTTP, protobuf): the address before /v1/traces, as http://127.0.0.1:4318. What
+    /// OTEL_EXPORTER_OTLP_HEADERS says is sent along. By default nowhere.
+    "OTEL_EXPORTER_OTLP_ENDPOINT" otel_exporter_otlp_endpoint: Option<Secret> = "", Kind::Url(&["http", "https"]);
 }
 
 fn duration<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {

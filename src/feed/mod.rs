@@ -25,6 +25,7 @@ use crate::event::Event;
 use crate::metrics::Metrics;
 use crate::store::{EventFilter, EventPage, LogBounds, Store, StoreError};
 use crate::time::Timestamp;
+use crate::trace;
 use cursor::Subscription;
 use ring::Ring;
 use seats::{NoSeat, Seats, Sink};
@@ -71,7 +72,7 @@ struct Shared {
 }
 
 /// Where the feed stands, for operators.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Standing {
     pub newest: i64,
     /// The oldest event that is read without asking the store; absent while the ring is empty.
@@ -133,7 +134,10 @@ impl Feed {
         // Readers are woken only now, when what they are told of can be read.
         self.0.newest.send_replace(last.seq);
         let now = Timestamp::now();
-        fresh().for_each(|event| self.observe_publish("feed", event, now));
+        for event in fresh() {
+            self.observe_publish("feed", event, now);
+            trace::published(event, now);
+        }
     }
 
     /// Up to `limit` events after the `seq` `after` that the filter wants. The page may hold fewer although

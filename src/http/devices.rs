@@ -6,45 +6,58 @@ use std::collections::HashMap;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::auth::{Admin, Reader};
 use super::query::Params;
 use super::record::Record;
-use super::{Doors, json};
+use super::{Doors, body, json};
 use crate::ids::DeviceId;
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 use crate::store::StoreError;
 use crate::time::Timestamp;
 
 /// Devices in one query.
 const MOST: usize = 1_000;
+/// So many of the longest ids take less, however they are spaced.
+const MOST_BYTES: usize = 256 << 10;
 
-#[derive(Serialize)]
-struct Presence {
+/// Whether a device is here.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Presence {
     device_id: DeviceId,
     online: bool,
     /// The session that it holds.
     session: Option<Record>,
 }
 
-#[derive(Serialize)]
-struct Now<T> {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Now<T> {
     #[serde(flatten)]
     what: T,
     now: Timestamp,
 }
 
-#[derive(Serialize)]
-struct Items {
+/// In the order asked for.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Items {
     items: Vec<Presence>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Query {
+pub(super) struct Query {
+    /// Each is told of, in this order.
+    #[schema(value_type = Vec<DeviceId>, max_items = 1000)]
     device_ids: Vec<String>,
 }
 
+/// Whether a device is here, and by which session
+#[utoipa::path(
+    get, path = "/v1/devices/{device_id}", tag = "devices",
+    params(("device_id" = DeviceId, Path)),
+    responses((status = 200, body = Now<Presence>)),
+)]
 pub(super) async fn device(
     _: Reader,
     request: HttpRequest,
@@ -57,13 +70,23 @@ pub(super) async fn device(
     Ok(answer(&what))
 }
 
+/// The same of up to 1,000 devices at once
+#[utoipa::path(
+    post, path = "/v1/devices/query", tag = "devices", request_body = Query,
+    responses(
+        (status = 200, body = Now<Items>),
+        (status = 408, body = problem::Body, content_type = "application/problem+json"),
+        (status = 413, body = problem::Body, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn query(
     _: Admin,
     request: HttpRequest,
-    body: web::Bytes,
+    body: web::Payload,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
     Params::parse(request.query_string(), &[])?;
+    let body = body::read(body, MOST_BYTES).await?;
     let Query { device_ids } = serde_json::from_slice(&body)
         .map_err(|e| Problem::bad_request(format!("the body is not {{\"device_ids\":[…]}}: {e}")))?;
     if device_ids.len() > MOST {

@@ -1,26 +1,56 @@
 //! `GET /v1/events`: the event log as a stream (SSE) or, for who accepts JSON, as a page.
 //!
-//! A stream without a place to begin at begins now; a page at the oldest event kept. `Last-Event-ID` wins
+//! A stream without a place to begin at begins now; a page at the oldest event kept. In both `Last-Event-ID` wins
 //! over `after`, because a client that reconnects by itself sends it with the address it was first given.
 
 use actix_web::http::header::{ACCEPT, Accept, CACHE_CONTROL, CONTENT_TYPE, Header};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::StreamExt;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::auth::{Caller, Reader};
+use super::openapi::params::{After, EventFilters, LastEventId, PageLimit};
+use super::openapi::shapes::EventsPage;
 use super::query::{FILTERS, Params};
 use super::{Doors, json};
 use crate::feed::cursor::Subscription;
 use crate::feed::seats::Sink;
 use crate::feed::{Feed, UNKNOWN, sse};
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 use crate::store::{EventFilter, LogBounds, StoreError};
+
+const LAST_EVENT_ID: &str = "Last-Event-ID";
+
+/// Where a page of events is in the log.
+#[derive(Serialize, ToSchema)]
+pub(super) struct PagePlace {
+    /// The `after` of the next page.
+    next_after: i64,
+    /// The oldest event that is kept, and the newest.
+    oldest: i64,
+    newest: i64,
+}
 
 /// Stretches of the log that are read for one page. A filter that wants little makes pages short, not
 /// requests long.
 const MAX_READS: usize = 8;
 
+/// The event log: a page of it as JSON, or (by `Accept`, and by default) a stream of server-sent events
+///
+/// In a stream `id:` is the `seq`, `event:` the type and `data:` the CloudEvent; without a place to begin at it begins
+/// now. A page begins at the oldest event kept. See docs/events.md.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "events",
+    params(After, LastEventId, PageLimit, EventFilters),
+    responses(
+        (status = 200, description = "Events in the order of `seq`.", content(
+            (EventsPage = "application/json"), (String = "text/event-stream"),
+        )),
+        (status = 406, body = problem::Body, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn events(
     Reader(caller): Reader,
     request: HttpRequest,
@@ -63,16 +93,8 @@ async fn stream(
     doors: &web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
     let mut asked = Asked::of_stream(request.query_string())?;
-    if let Some(value) = request.headers().get("Last-Event-ID") {
-        let after = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|seq: &i64| *seq >= 0);
-        asked.input = "Last-Event-ID";
-        asked.after = Some(after.ok_or_else(|| {
-            Problem::bad_input(
-                "Last-Event-ID",
-                &String::from_utf8_lossy(value.as_bytes()),
-                "the id of an event: a seq",
-            )
-        })?);
+    if let Some(after) = last_event_id(request)? {
+        (asked.input, asked.after) = (LAST_EVENT_ID, Some(after));
     }
     let subscription = asked.follow(&doors.feed, Sink::Sse).await?;
     let mut response = HttpResponse::Ok();
@@ -92,16 +114,31 @@ async fn stream(
 async fn page(request: &HttpRequest, doors: &Doors) -> Result<HttpResponse, Problem> {
     let known: Vec<&str> = ["after", "limit"].into_iter().chain(FILTERS).collect();
     let params = Params::parse(request.query_string(), &known)?;
-    let (limit, filter) = (params.limit()?, params.event_filter()?);
+    let (limit, filter, after) = (params.limit()?, params.event_filter()?, params.after()?);
     let bounds = doors.feed.bounds().await?;
-    let after = params.after()?.unwrap_or(bounds.oldest - 1);
-    within("after", after, bounds)?;
+    let (input, asked) = match last_event_id(request)? {
+        Some(seen) => (LAST_EVENT_ID, Some(seen)),
+        None => ("after", after),
+    };
+    let after = asked.unwrap_or(bounds.oldest - 1);
+    within(input, after, bounds)?;
     let (events, next_after) = read(&doors.feed, after, &filter, limit).await?;
-    let events = json::array(events.iter().map(|e| &*e.json));
-    let (oldest, newest) = (bounds.oldest, bounds.newest.max(next_after));
-    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).content_type("application/json").body(
-        format!(r#"{{"events":{events},"next_after":{next_after},"oldest":{oldest},"newest":{newest}}}"#),
-    ))
+    let place = PagePlace { next_after, oldest: bounds.oldest, newest: bounds.newest.max(next_after) };
+    let page = json::with_member(json::text(&place), "events", &json::array(events.iter().map(|e| &*e.json)));
+    Ok(HttpResponse::Ok()
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .content_type("application/json")
+        .body(page))
+}
+
+/// Where a client says itself that it goes on.
+fn last_event_id(request: &HttpRequest) -> Result<Option<i64>, Problem> {
+    let Some(value) = request.headers().get(LAST_EVENT_ID) else { return Ok(None) };
+    let after = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|seq: &i64| *seq >= 0);
+    after.map(Some).ok_or_else(|| {
+        let given = String::from_utf8_lossy(value.as_bytes());
+        Problem::bad_input(LAST_EVENT_ID, &given, "the id of an event: a seq")
+    })
 }
 
 async fn read(

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+use utoipa::ToSchema;
 
 use super::Doors;
 use crate::supervisor::admission::{Admission, Refusal};
@@ -46,7 +47,8 @@ struct Asked {
     under_way: Option<JoinHandle<Result<(), String>>>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+/// Of one dependency.
+#[derive(Debug, Clone, Serialize, ToSchema)]
 struct Verdict {
     name: &'static str,
     ok: bool,
@@ -54,8 +56,9 @@ struct Verdict {
     detail: &'static str,
 }
 
-#[derive(Serialize)]
-struct Report {
+/// Whether a device would be admitted here now.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Report {
     /// `ready`; `degraded`: it admits, and something it depends on is away; `unavailable`.
     status: &'static str,
     dependencies: Vec<Verdict>,
@@ -120,10 +123,27 @@ impl Probe {
     }
 }
 
-pub(super) async fn healthz() -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").body(r#"{"status":"ok"}"#)
+/// Alive.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Alive {
+    /// `ok`.
+    status: &'static str,
 }
 
+/// Whether the process is alive
+#[utoipa::path(get, path = "/healthz", tag = "probes", security(()), responses((status = 200, body = Alive)))]
+pub(super) async fn healthz() -> HttpResponse {
+    HttpResponse::Ok().json(Alive { status: "ok" })
+}
+
+/// Whether this node would admit a device, and what it depends on
+#[utoipa::path(
+    get, path = "/readyz", tag = "probes", security(()),
+    responses(
+        (status = 200, description = "It would; `degraded` says that something it can do without is away.", body = Report),
+        (status = 503, description = "It would not.", body = Report),
+    ),
+)]
 pub(super) async fn readyz(doors: web::Data<Doors>) -> HttpResponse {
     let report = doors.readiness.report().await;
     let mut response = match report.status {

@@ -31,6 +31,11 @@ const PAGE: &str = r#"<!doctype html>
 </html>
 "#;
 
+/// The front page
+#[utoipa::path(
+    get, path = "/", tag = "pages", security(()),
+    responses((status = 200, body = String, content_type = "text/html")),
+)]
 pub(super) async fn page() -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((

@@ -4,42 +4,63 @@
 //! Forms and JSON are both taken. A form of another site's page is refused, so that nobody is logged in as someone
 //! else without noticing. No answer tells whether a name is there.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, SET_COOKIE};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use askama::Template;
-use serde::Deserialize;
-use serde_json::json;
-use tokio::time::timeout;
+use serde::{Deserialize, Serialize};
+use utoipa::openapi::{RefOr, Response};
+use utoipa::{IntoResponses, ToSchema};
 
 use super::browser::{self, comes_from_elsewhere, local_path, not_foreign, wants_page};
+use super::openapi::refusals;
 use super::query::Params;
-use super::{Doors, cookie, json};
+use super::{Doors, body, cookie, json};
+use crate::ids::UserName;
 use crate::login::{Opened, Refused};
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 use crate::role::Role;
 use crate::secret::Secret;
 use crate::store::users::LoginKind;
+use crate::time::Timestamp;
 
 /// A name and a password take far less.
 const MOST_BYTES: usize = 8 << 10;
-
-/// How long a body may take.
-const BODY: Duration = Duration::from_secs(10);
 
 const RETRY_SOON: u64 = 1;
 
 /// Where a login leads that was asked for by itself.
 const HOME: &str = "/";
 
-#[derive(Deserialize)]
+/// Who logs in.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Given {
+pub(super) struct Given {
     username: String,
+    #[schema(value_type = String, format = Password)]
     password: Secret,
+    /// Where a browser is sent then: a path of this host.
     next: Option<String>,
+}
+
+/// A login by a cookie.
+#[derive(Serialize, ToSchema)]
+pub(super) struct LoggedIn {
+    username: UserName,
+    role: Role,
+    expires_at: Timestamp,
+}
+
+/// A login by a token, to be shown as `Authorization: Bearer`.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AccessToken<'a> {
+    access_token: &'a str,
+    /// `bearer`.
+    token_type: &'static str,
+    /// Seconds.
+    expires_in: u64,
 }
 
 #[derive(Template)]
@@ -50,7 +71,16 @@ struct LoginPage<'a> {
     from_elsewhere: bool,
 }
 
-/// `GET /login`. Who is logged in already is sent on.
+/// The page to log in at. Who is logged in already is sent on
+#[utoipa::path(
+    get, path = "/login", tag = "logins", security(()),
+    params(("next" = Option<String>, Query, description = "Where to go on: a path of this host; any other is passed over.")),
+    responses(
+        (status = 200, body = String, content_type = "text/html"),
+        (status = 303, description = "Who is logged in already is sent on."),
+        (status = 400, body = problem::Body, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn page(request: HttpRequest, doors: web::Data<Doors>) -> Result<HttpResponse, Problem> {
     let params = Params::parse(request.query_string(), &["next"])?;
     let next = next(params.text("next"));
@@ -63,7 +93,21 @@ pub(super) async fn page(request: HttpRequest, doors: web::Data<Doors>) -> Resul
     Ok(browser::page(StatusCode::OK, &LoginPage { refused: None, next, from_elsewhere }))
 }
 
-/// `POST /login`.
+/// Log in by a cookie, as browsers do
+///
+/// A browser is sent on, or shown the page again. A form of another site's page is refused.
+#[utoipa::path(
+    post, path = "/login", tag = "logins", security(()),
+    request_body(content(
+        (Given = "application/json"),
+        (Given = "application/x-www-form-urlencoded"),
+    )),
+    responses(
+        (status = 200, body = LoggedIn, headers(("Set-Cookie" = String))),
+        (status = 303, description = "A browser is sent on.", headers(("Set-Cookie" = String))),
+        Attempt,
+    ),
+)]
 pub(super) async fn login(
     request: HttpRequest,
     body: web::Payload,
@@ -82,11 +126,8 @@ pub(super) async fn login(
             if wants_page(&request) {
                 return Ok(response.finish());
             }
-            let told = json!({
-                "username": opened.user,
-                "role": opened.role,
-                "expires_at": opened.expires_at,
-            });
+            let (username, role, expires_at) = (opened.user, opened.role, opened.expires_at);
+            let told = LoggedIn { username, role, expires_at };
             Ok(response.insert_header((CACHE_CONTROL, "no-store")).json(told))
         }
         Err(problem) if wants_page(&request) => {
@@ -101,7 +142,16 @@ pub(super) async fn login(
     }
 }
 
-/// `POST /logout`. Ends the login of the cookie, for every node; without one there is nothing to end.
+/// End the login of the cookie, for every node; without one there is nothing to end
+#[utoipa::path(
+    post, path = "/logout", tag = "logins", security(()),
+    responses(
+        (status = 204, headers(("Set-Cookie" = String))),
+        (status = 303, description = "A browser is sent to the login.", headers(("Set-Cookie" = String))),
+        (status = 403, body = problem::Body, content_type = "application/problem+json"),
+        (status = 503, body = problem::Body, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn logout(request: HttpRequest, doors: web::Data<Doors>) -> Result<HttpResponse, Problem> {
     if let Some(token) = cookie::read(request.headers()) {
         browser::same_origin(request.head())?;
@@ -115,7 +165,15 @@ pub(super) async fn logout(request: HttpRequest, doors: web::Data<Doors>) -> Res
     Ok(response.insert_header((SET_COOKIE, cookie::clear(tls))).finish())
 }
 
-/// `POST /auth/login`.
+/// Log in by a token, as programs do
+#[utoipa::path(
+    post, path = "/auth/login", tag = "logins", security(()),
+    request_body(content(
+        (Given = "application/json"),
+        (Given = "application/x-www-form-urlencoded"),
+    )),
+    responses((status = 200, body = AccessToken), Attempt),
+)]
 pub(super) async fn token(
     request: HttpRequest,
     body: web::Payload,
@@ -123,14 +181,23 @@ pub(super) async fn token(
 ) -> Result<HttpResponse, Problem> {
     let given = given(&request, body).await?;
     let opened = attempt(&request, &doors, given, LoginKind::Bearer).await?;
-    let told = json!({
-        "access_token": opened.token.expose(),
-        "token_type": "bearer",
-        "expires_in": opened.lasts.as_secs(),
-    });
+    let told = AccessToken {
+        access_token: opened.token.expose(),
+        token_type: "bearer",
+        expires_in: opened.lasts.as_secs(),
+    };
     let mut response = HttpResponse::Ok();
     response.insert_header((CACHE_CONTROL, "no-store")).content_type("application/json");
     Ok(response.body(json::text(&told)))
+}
+
+/// How a login is refused.
+pub(super) struct Attempt;
+
+impl IntoResponses for Attempt {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        refusals([400, 401, 403, 408, 413, 415, 429, 503])
+    }
 }
 
 /// Where to go on: not to another host, and not back here.
@@ -149,7 +216,7 @@ fn sent_on(to: &str) -> actix_web::HttpResponseBuilder {
 async fn given(request: &HttpRequest, body: web::Payload) -> Result<Given, Problem> {
     const KINDS: &str = "application/json or application/x-www-form-urlencoded";
     not_foreign(request.head())?;
-    let body = read(body).await?;
+    let body = body::read(body, MOST_BYTES).await?;
     match request.content_type() {
         "application/x-www-form-urlencoded" => serde_urlencoded::from_bytes(&body)
             .map_err(|_| Problem::bad_request("the body is not of the form username=…&password=…")),
@@ -159,22 +226,6 @@ async fn given(request: &HttpRequest, body: web::Payload) -> Result<Given, Probl
             let detail = format!("a login comes as {KINDS}");
             let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail);
             Err(problem.about(CONTENT_TYPE.as_str(), other, KINDS))
-        }
-    }
-}
-
-/// Anyone may send one, so neither its size nor its time is left to him.
-async fn read(body: web::Payload) -> Result<web::Bytes, Problem> {
-    match timeout(BODY, body.to_bytes_limited(MOST_BYTES)).await {
-        Ok(Ok(Ok(body))) => Ok(body),
-        Ok(Ok(Err(error))) => Err(Problem::bad_request(format!("the body cannot be read: {error}"))),
-        Ok(Err(_)) => {
-            let detail = format!("the body is too large, allowed is {MOST_BYTES} bytes");
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
-        }
-        Err(_) => {
-            let detail = format!("the body did not come in {} s", BODY.as_secs());
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
         }
     }
 }

@@ -7,6 +7,11 @@ use super::auth::allowed;
 use crate::problem::Problem;
 use crate::role::Role;
 
+/// Prometheus's text format. Open to everyone with LASTPONG_METRICS_PUBLIC=true
+#[utoipa::path(
+    get, path = "/metrics", tag = "probes",
+    responses((status = 200, body = String, content_type = "text/plain")),
+)]
 pub(super) async fn metrics(request: HttpRequest, doors: web::Data<Doors>) -> Result<HttpResponse, Problem> {
     if !doors.metrics_public {
         allowed(&request, Role::Reader).await?;

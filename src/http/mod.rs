@@ -9,6 +9,7 @@
 //! this module offers [`events_ws::events_ws`] and [`auth::Auth::allow`].
 
 pub mod auth;
+mod body;
 mod browser;
 mod cookie;
 pub mod debug;
@@ -20,11 +21,14 @@ mod home;
 mod json;
 mod login;
 mod metrics;
+mod openapi;
 pub mod peer;
 pub(crate) mod query;
 mod record;
 mod sessions;
+mod traced;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::Recipient;
@@ -32,10 +36,12 @@ use actix_web::dev::Handler;
 use actix_web::middleware::from_fn;
 use actix_web::{FromRequest, HttpRequest, HttpResponse, Resource, Responder, Route, web};
 use tokio::sync::watch;
+use utoipa::IntoResponses;
+use utoipa::openapi::{RefOr, Response};
 
 use crate::feed::Feed;
 use crate::feed::seats::NoSeat;
-use crate::ids::{NodeId, Run};
+use crate::ids::{DeviceType, NodeId, Run};
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::store::{Store, StoreError};
@@ -43,6 +49,8 @@ use crate::supervisor::Inspector;
 use crate::supervisor::messages::EndSessions;
 use auth::Auth;
 use health::Readiness;
+use openapi::params::{After, EventFilters};
+use openapi::refusals;
 
 /// What the handlers reach. One for the whole node, in `web::Data`.
 pub struct Doors {
@@ -75,6 +83,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         .service(get("/healthz", health::healthz))
         .service(get("/readyz", health::readyz))
         .service(get("/metrics", metrics::metrics))
+        .service(get("/openapi.json", openapi::document))
         .service(get_or("/login", login::page, web::post().to(login::login), "GET, HEAD, POST"))
         .service(only("/logout", web::post().to(login::logout), "POST"))
         .service(only("/auth/login", web::post().to(login::token), "POST"))
@@ -86,10 +95,10 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         .service(only("/v1/devices/query", web::post().to(devices::query), "POST"))
         .service(get("/v1/devices/{device_id}", devices::device))
         .service(only("/v1/sessions/{session_id}", web::delete().to(sessions::kick), "DELETE"))
-        .service(get("/ws", needs_upgrade))
-        .service(get("/v1/events/ws", needs_upgrade))
+        .service(get("/ws", devices_upgrade))
+        .service(get("/v1/events/ws", subscribers_upgrade))
         .default_service(web::to(unknown_route));
-    cfg.service(all.wrap(from_fn(browser::pages)));
+    cfg.service(all.wrap(from_fn(browser::pages)).wrap(from_fn(traced::traced)));
 }
 
 fn get<F, Args>(path: &str, handler: F) -> Resource
@@ -136,7 +145,43 @@ async fn unknown_route(request: HttpRequest) -> Result<HttpResponse, Problem> {
     Err(Problem::unknown_route(request.path()))
 }
 
-async fn needs_upgrade(request: HttpRequest) -> Result<HttpResponse, Problem> {
+/// A device's session, by WebSocket
+///
+/// The token is a device's: `Authorization: Bearer`, or offered as the subprotocol `token.TOKEN` beside `lastpong.v1`.
+/// Beside these parameters there may be sixteen of the form `meta.KEY=VALUE`. See docs/events.md.
+#[utoipa::path(
+    get, path = "/ws", tag = "devices", security(("device" = [])),
+    params(
+        ("device_type" = Option<DeviceType>, Query),
+        ("resume" = Option<String>, Query, description = "A `resume_token`; without effect in this version."),
+    ),
+    responses((status = 101, description = "The session begins; the first frame is its welcome."), Handshake),
+)]
+async fn devices_upgrade(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    needs_upgrade(request)
+}
+
+/// How a handshake is refused.
+struct Handshake;
+
+impl IntoResponses for Handshake {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        refusals([400, 401, 403, 409, 429, 503])
+    }
+}
+
+/// The stream of events by WebSocket, one CloudEvent a text frame
+#[utoipa::path(
+    get, path = "/v1/events/ws", tag = "events",
+    params(After, EventFilters),
+    responses((status = 101, description = "The stream begins.")),
+)]
+async fn subscribers_upgrade(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    needs_upgrade(request)
+}
+
+/// What comes here has no `Upgrade` header.
+fn needs_upgrade(request: HttpRequest) -> Result<HttpResponse, Problem> {
     let path = request.path();
     Err(Problem::bad_request(format!("{path} speaks WebSocket: the request needs `Upgrade: websocket`"))
         .about("Upgrade", "", "websocket"))

@@ -2,25 +2,28 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
+use crate::event::Disconnected;
 use crate::ids::{DeviceId, DeviceType, Incarnation, NodeId, SessionId};
 use crate::reason::Reason;
 use crate::store::{SessionRecord, Status};
 use crate::time::Timestamp;
 
 /// A session as the record has it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Record {
     session_id: SessionId,
     device_id: DeviceId,
     device_type: DeviceType,
     node_id: NodeId,
     incarnation: Incarnation,
-    state: &'static str,
+    state: Status,
     connected_at: Timestamp,
     disconnected_at: Option<Timestamp>,
     reason: Option<Reason>,
     /// `data` of its end.
+    #[schema(value_type = Option<Disconnected>)]
     end: Option<Box<RawValue>>,
 }
 
@@ -32,10 +35,7 @@ impl From<SessionRecord> for Record {
             device_type: record.device_type,
             node_id: record.node_id,
             incarnation: record.incarnation,
-            state: match record.status {
-                Status::Active => "active",
-                Status::Closed => "closed",
-            },
+            state: record.status,
             connected_at: record.start_time,
             disconnected_at: record.end_time,
             reason: record.reason,

@@ -9,11 +9,22 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use super::Doors;
 use super::auth::Admin;
 use super::query::{Params, session_id};
-use crate::problem::Problem;
+use super::traced;
+use crate::ids::SessionId;
+use crate::problem::{self, Problem};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::Status;
 use crate::supervisor::messages::{EndSessions, ToEnd};
 
+/// Kick: end a session, on whichever node it is
+#[utoipa::path(
+    delete, path = "/v1/sessions/{session_id}", tag = "sessions",
+    params(("session_id" = SessionId, Path)),
+    responses(
+        (status = 204, description = "It has ended, or is about to, as `kicked`."),
+        (status = 404, description = "It is no live session.", body = problem::Body, content_type = "application/problem+json"),
+    ),
+)]
 pub(super) async fn kick(
     _: Admin,
     request: HttpRequest,
@@ -21,6 +32,7 @@ pub(super) async fn kick(
 ) -> Result<HttpResponse, Problem> {
     Params::parse(request.query_string(), &[])?;
     let id = session_id(&request)?;
+    traced::touch(&request, id);
     if let Some(view) = doors.inspector.find(id).await {
         let (reason, detected_by) = (Reason::Kicked, DetectedBy::Operator);
         let what = ToEnd { device_id: view.start.device_id.clone(), session_id: id, reason, detected_by };

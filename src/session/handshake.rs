@@ -28,6 +28,7 @@ use crate::store::{Start, Told};
 use crate::supervisor::admission::{Admission, Pass, Refusal};
 use crate::time::{Mono, Now, Timestamp};
 use crate::token::{Claims, DeviceTokens, NotClaimed, UsedTokens};
+use crate::trace::{self, TRACEPARENT};
 
 use super::actor::SessionActor;
 use super::house::House;
@@ -96,7 +97,7 @@ impl Gate {
         }
         let pass = self.admission.enter(remote_addr.ip(), Mono::now()).map_err(limited)?;
         self.claim(&claims)?;
-        let trace_id = trace_id(head.headers());
+        let trace_id = trace::trace_id(traceparent(head.headers()));
         Ok(Admitted { claims, asked, trace_id, remote_addr, pass, subprotocol })
     }
 
@@ -134,7 +135,13 @@ impl Admitted {
     ///
     /// # Errors
     /// The socket is gone already.
-    pub fn begin(self, house: &Rc<House>, stream: TcpStream, read: BytesMut) -> std::io::Result<()> {
+    pub fn begin(
+        self,
+        house: &Rc<House>,
+        stream: TcpStream,
+        read: BytesMut,
+        traced: Option<trace::Handshake>,
+    ) -> std::io::Result<()> {
         let socket = Socket::new(stream, read, house.socket, house.poller.clone())?;
         let now = Now::read();
         let connected_at = now.wall;
@@ -150,8 +157,11 @@ impl Admitted {
             connected_at,
             remote_addr: self.remote_addr,
             meta: self.asked.meta,
-            trace_id: self.trace_id,
+            trace_id: traced.as_ref().map(trace::Handshake::trace_id).or(self.trace_id),
         });
+        if let Some(traced) = traced {
+            traced.admitted(data.session_id);
+        }
         let start = Start {
             event_id: EventId::new(),
             data: data.clone(),
@@ -285,18 +295,9 @@ fn limited(refusal: Refusal) -> Refused {
     }
 }
 
-/// The trace id of a W3C `traceparent` (version 00), where there is a good one.
-fn trace_id(headers: &HeaderMap) -> Option<String> {
-    let parent = headers.get("traceparent")?.to_str().ok()?;
-    let mut parts = parent.split('-');
-    let (version, id) = (parts.next()?, parts.next()?);
-    let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    let good = version.len() == 2
-        && version != "ff"
-        && id.len() == 32
-        && id.bytes().all(lower_hex)
-        && id != "0".repeat(32);
-    good.then(|| id.to_owned())
+/// What it says of the trace that it is of.
+pub fn traceparent(headers: &HeaderMap) -> Option<&str> {
+    headers.get(TRACEPARENT)?.to_str().ok()
 }
 
 /// Tells the log of refusals, a line a second at most.

@@ -23,6 +23,7 @@ use crate::supervisor::messages::{Command, Fact};
 use crate::supervisor::roster::Child;
 use crate::supervisor::snapshot::{SessionView, State};
 use crate::time::{Mono, Now, millis};
+use crate::trace;
 use actix::Addr;
 
 use super::actor::{Begin, SessionActor};
@@ -139,6 +140,7 @@ impl Session {
             }
             .json(),
         ));
+        trace::welcomed(&self.start);
     }
 
     /// Sends a frame, or ends the session where too much waits already.
@@ -178,6 +180,7 @@ impl Session {
         if heard.recovered {
             house.gauge(State::Suspect).dec();
             house.gauge(State::Live).inc();
+            trace::noticed(self.start.session_id, "recovered");
             log::debug!(session_id:% = self.start.session_id; "recovered");
         }
         // The next ping may be nearer than the deadline that the pong has met.
@@ -240,6 +243,7 @@ impl Session {
             house.metrics().detection.observe(record.detection_ms / 1000.0);
         }
         log::debug!(session_id:% = record.session_id, device_id:% = record.device_id, reason:% = reason; "session ended");
+        trace::ended(&self.start, &record, state != State::Starting);
         let _ = self.actor.take();
         if let Farewell::Close(code) = farewell {
             self.socket.send_last(Frame::Close(code));
@@ -303,6 +307,7 @@ impl Session {
         if suspect {
             self.house.gauge(State::Live).dec();
             self.house.gauge(State::Suspect).inc();
+            trace::noticed(self.start.session_id, "suspect");
             log::debug!(session_id:% = self.start.session_id; "suspect: a pong was missed");
         }
         log::trace!(session_id:% = self.start.session_id; "ping sent");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&[&str]] = &[
     &[
         "breaker", "chaos", "config", "event", "ids", "metrics", "problem", "protocol", "rate", "reason",
-        "role", "secret", "time", "token",
+        "role", "schema", "secret", "time", "token", "trace",
     ],
     &["store"],
     &["login"],
@@ -23,6 +23,7 @@ const ORDER: &[&[&str]] = &[
     &["upgrade"],
     &["startup"],
     &["swarm"],
+    &["watch"],
     &["main", "lib", "logging", "users"],
     &["fuzz"],
 ];
@@ -41,6 +42,9 @@ const HIDDEN_FROM_HTTP: &[&str] = &[
 
 /// All that a simulated device knows of lastpong: it stands outside, and none of the rooms knows of it.
 const KNOWN_TO_SWARM: &[&str] = &["config", "ids", "protocol", "reason", "secret", "swarm", "time", "token"];
+
+/// As much of it as a terminal view knows, which may be of another machine's.
+const KNOWN_TO_WATCH: &[&str] = &["config", "reason", "secret", "time", "watch"];
 
 const MAX_LINES: usize = 400;
 
@@ -159,20 +163,22 @@ fn a_room_knows_only_those_before_it() {
 }
 
 #[test]
-fn the_swarm_stands_outside() {
-    let knows = |room: &str| {
-        sources().into_iter().filter(|s| s.room() == room).flat_map(|s| used(&s.code)).collect::<Vec<_>>()
-    };
-    let swarm = knows("swarm");
-    assert!(!swarm.is_empty(), "the swarm was not found");
-    let strangers: Vec<_> = swarm.iter().filter(|r| !KNOWN_TO_SWARM.contains(&r.as_str())).collect();
-    assert!(strangers.is_empty(), "swarm knows {strangers:?}");
-    let insiders: Vec<_> = sources()
-        .into_iter()
-        .filter(|s| !["swarm", "main"].contains(&s.room()) && used(&s.code).contains(&"swarm".to_owned()))
-        .map(|s| s.name)
-        .collect();
-    assert!(insiders.is_empty(), "these know the swarm: {insiders:?}");
+fn who_looks_from_outside_stands_outside() {
+    for (outsider, known) in [("swarm", KNOWN_TO_SWARM), ("watch", KNOWN_TO_WATCH)] {
+        let knows: Vec<_> =
+            sources().into_iter().filter(|s| s.room() == outsider).flat_map(|s| used(&s.code)).collect();
+        assert!(!knows.is_empty(), "{outsider} was not found");
+        let strangers: Vec<_> = knows.iter().filter(|r| !known.contains(&r.as_str())).collect();
+        assert!(strangers.is_empty(), "{outsider} knows {strangers:?}");
+        let insiders: Vec<_> = sources()
+            .into_iter()
+            .filter(|s| {
+                ![outsider, "main"].contains(&s.room()) && used(&s.code).contains(&outsider.to_owned())
+            })
+            .map(|s| s.name)
+            .collect();
+        assert!(insiders.is_empty(), "these know {outsider}: {insiders:?}");
+    }
 }
 
 #[test]

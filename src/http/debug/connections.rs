@@ -12,11 +12,13 @@ use super::select::{Filter, Order, Place, SortBy, select};
 use super::{List, answer, seal, unseal};
 use crate::event::Event;
 use crate::http::auth::Reader;
+use crate::http::openapi::params::{Cursor, PageLimit, SessionFilters};
+use crate::http::openapi::shapes::{Sessions, WholeSession};
 use crate::http::query::{Params, session_id};
 use crate::http::record::Record;
 use crate::http::{Doors, json};
 use crate::ids::{DeviceId, DeviceType, NodeId, SessionId};
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 use crate::store::{EventFilter, HistoryFilter, Match, StoreError};
 use crate::supervisor::snapshot::State;
 use crate::time::{Timestamp, millis};
@@ -31,6 +33,12 @@ const RECENT: usize = 50;
 const PER_READ: usize = 1000;
 const MAX_READS: usize = 8;
 
+/// Sessions: live ones in any order, or with `state=closed` those that have ended, newest first
+#[utoipa::path(
+    get, path = "/debug/connections", tag = "debug",
+    params(PageLimit, Cursor, SessionFilters),
+    responses((status = 200, body = Sessions)),
+)]
 pub(in crate::http) async fn connections(
     _: Reader,
     request: HttpRequest,
@@ -184,7 +192,15 @@ async fn closed(params: &Params, doors: &Doors) -> Result<HttpResponse, Problem>
     })))
 }
 
-/// `GET /debug/connections/{session_id}`.
+/// One session in full, live or ended, with its recent events
+#[utoipa::path(
+    get, path = "/debug/connections/{session_id}", tag = "debug",
+    params(("session_id" = SessionId, Path)),
+    responses(
+        (status = 200, body = WholeSession),
+        (status = 404, body = problem::Body, content_type = "application/problem+json"),
+    ),
+)]
 pub(in crate::http) async fn connection(
     _: Reader,
     request: HttpRequest,

@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{answer, seal, unseal};
 use crate::event::Event;
 use crate::feed::{Feed, Standing};
 use crate::http::auth::Reader;
+use crate::http::openapi::params::{Cursor, EventFilters, PageLimit};
+use crate::http::openapi::shapes::RecentEvents;
 use crate::http::query::{FILTERS, Params};
 use crate::http::{Doors, json};
 use crate::problem::Problem;
@@ -22,8 +25,9 @@ const STRETCH: i64 = 1000;
 const MAX_SCANNED: i64 = 20_000;
 const BEGINS: &str = "before~";
 
-#[derive(Serialize)]
-struct Facts {
+/// Where recent events are in the log.
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct Facts {
     next_cursor: Option<String>,
     /// Events kept, whatever the filter.
     total: i64,
@@ -33,6 +37,12 @@ struct Facts {
     now: Timestamp,
 }
 
+/// The most recent events first, and where the feed stands
+#[utoipa::path(
+    get, path = "/debug/events", tag = "debug",
+    params(PageLimit, Cursor, EventFilters),
+    responses((status = 200, body = RecentEvents)),
+)]
 pub(in crate::http) async fn events(
     _: Reader,
     request: HttpRequest,

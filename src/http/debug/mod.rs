@@ -4,13 +4,14 @@
 //! traffic.
 
 pub(crate) mod connections;
-mod events;
+pub(in crate::http) mod events;
 pub mod select;
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::Value;
+use utoipa::ToSchema;
 
 pub(super) use connections::{connection, connections};
 pub(super) use events::events;
@@ -18,32 +19,45 @@ pub(super) use events::events;
 use super::auth::Reader;
 use super::query::Params;
 use super::{Doors, json};
+use crate::feed::Standing;
+use crate::ids::NodeId;
 use crate::problem::Problem;
 use crate::time::Timestamp;
 
 /// A list as every list of lastpong is told.
-#[derive(Serialize)]
-struct List<T> {
+#[derive(Serialize, ToSchema)]
+pub(in crate::http) struct List<T> {
     items: Vec<T>,
     next_cursor: Option<String>,
     total: u64,
     now: Timestamp,
 }
 
-/// `GET /debug/performance`.
+/// How this node does: metrics as JSON, and where its feed stands.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Performance {
+    now: Timestamp,
+    node_id: NodeId,
+    feed: Standing,
+    /// Samples by the name of their metric.
+    #[schema(value_type = Object)]
+    metrics: Value,
+}
+
+/// How this node does
+#[utoipa::path(get, path = "/debug/performance", tag = "debug", responses((status = 200, body = Performance)))]
 pub(super) async fn performance(
     _: Reader,
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
     Params::parse(request.query_string(), &[])?;
-    let feed = doors.feed.standing();
-    let facts = json!({
-        "now": Timestamp::now(),
-        "node_id": doors.node_id,
-        "feed": feed,
-        "metrics": doors.metrics.facts(),
-    });
+    let facts = Performance {
+        now: Timestamp::now(),
+        node_id: doors.node_id.clone(),
+        feed: doors.feed.standing(),
+        metrics: doors.metrics.facts(),
+    };
     Ok(answer(json::text(&facts)))
 }
 

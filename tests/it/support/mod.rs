@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod live;
 pub mod login;
 pub mod net;
+pub mod otlp;
 #[path = "../../support/postgres.rs"]
 pub mod postgres;
 pub mod proxy;
@@ -24,6 +25,7 @@ pub mod size;
 pub mod sse;
 pub mod stores;
 pub mod token;
+pub mod watch;
 
 pub use churn::Churn;
 pub use cluster::Cluster;

@@ -252,7 +252,9 @@ fn command(dir: &TempDir, settings: &BTreeMap<String, String>) -> Command {
     command.env("LASTPONG_DATA_DIR", dir.path().join("data"));
     for (name, value) in settings {
         match name.as_str() {
-            "RUST_LOG" | "DATABASE_URL" | "REDIS_URL" => command.env(name, value),
+            "RUST_LOG" | "DATABASE_URL" | "REDIS_URL" | "OTEL_EXPORTER_OTLP_ENDPOINT" => {
+                command.env(name, value)
+            }
             _ => command.env(format!("LASTPONG_{name}"), value),
         };
     }
