@@ -23,6 +23,7 @@ mod metrics;
 mod order;
 mod outage;
 mod pace;
+mod pages;
 #[cfg(feature = "chaos")]
 mod panic;
 mod partition;
@@ -36,3 +37,4 @@ mod stall;
 mod stream;
 mod swarm;
 mod takeover;
+mod whole;
