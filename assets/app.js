@@ -28,12 +28,12 @@ const lastpong = (() => {
 
   // Whether the server answers, and what is told where it does not.
   let lostSince = null;
-  function link(ok, why) {
+  function link(ok, why, since) {
     const notice = byId("link");
     document.body.classList.toggle("stale", !ok);
     if (ok) { lostSince = null; notice.hidden = true; return; }
-    lostSince ??= new Date();
-    const text = why || `The connection to the server is lost. What is shown is as of ${lostSince.toLocaleTimeString()}; it is tried again by itself.`;
+    lostSince ??= since || new Date();
+    const text = why || `The connection to the server is lost. What is shown is as of ${lostSince.toLocaleTimeString("en-GB")}; it is tried again by itself.`;
     if (notice.textContent !== text) notice.textContent = text;
     notice.hidden = false;
   }

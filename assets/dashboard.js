@@ -17,6 +17,9 @@
 
   const clock = (at, step) => new Date(at * 1000).toLocaleTimeString("en-GB", step < 60 ? {} : { hour: "2-digit", minute: "2-digit" });
 
+  // What the pointer is at, or the newest where it is nowhere.
+  const pointed = (u, value, series, at) => (at === null || at === undefined ? u.data?.[series]?.at(-1) : value);
+
   const plots = [];
   // One chart: its place, and its lines by name. `from` makes of a point the values of those lines.
   function plot(id, names, show, options = {}) {
@@ -27,12 +30,12 @@
     chart.make = () => {
       chart.u?.destroy();
       const series = chart.names.map((name, n) => ({
-        label: name, stroke: () => color(n), width: 1.5, points: { show: false }, value: (_, v) => show(v), ...(options.series || {}), ...(options.each?.[n] || {}),
+        label: name, stroke: () => color(n), width: 1.5, points: { show: false }, value: (...of) => show(pointed(...of)), ...(options.series || {}), ...(options.each?.[n] || {}),
       }));
       chart.u = new uPlot({
         width: Math.max(place.clientWidth, 200), height: 190, cursor: { y: false, drag: { x: false, y: false } }, legend: { live: true },
         scales: { x: { time: true }, y: { range: (_, min, max) => [0, Math.max(max * 1.1, options.least || 1)] } },
-        series: [{ value: (_, v) => (v ? clock(v, 1) : "–") }, ...series],
+        series: [{ value: (...of) => (pointed(...of) ? clock(pointed(...of), 1) : "–") }, ...series],
         axes: [{ ...axis, space: 70, values: (_, ticks, __, ___, step) => ticks.map((at) => clock(at, step)) }, { ...axis, size: 56, values: (_, ticks) => ticks.map((v) => (v >= 10000 ? `${number(v / 1000)}k` : number(v))) }],
       }, chart.data || [[], ...names.map(() => [])], place);
     };
@@ -132,7 +135,7 @@
       };
       addEventListener("pagehide", () => stream.close());
     }
-    setInterval(() => { if (Date.now() - last > 5000) link(false); }, 1000);
+    setInterval(() => { if (Date.now() - last > 5000) link(false, null, new Date(last)); }, 1000);
     byId("span").addEventListener("change", draw);
     document.addEventListener("visibilitychange", () => { if (!document.hidden) { tiles(); draw(); } });
     listen();

@@ -206,7 +206,7 @@ async fn every_page_is_shown_in_both_themes_and_on_a_narrow_screen() {
         browser.resize(1280, 1000).await;
         // What a screen reader needs to tell parts from each other.
         let nameless = "return [...document.querySelectorAll('button,a,input,select,[role=region],[role=img]')]\
-             .filter((e) => !(e.innerText || e.textContent || e.ariaLabel || e.getAttribute('aria-labelledby') || e.labels?.length || e.type === 'hidden'))\
+             .filter((e) => e.getClientRects().length && !(e.innerText || e.textContent || e.ariaLabel || e.getAttribute('aria-labelledby') || e.labels?.length || e.type === 'hidden'))\
              .map((e) => e.outerHTML)";
         assert_eq!(browser.script(nameless).await, json!([]), "{name}");
     }

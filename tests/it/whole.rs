@@ -138,7 +138,7 @@ async fn a_session_is_looked_at_closely() {
 
 #[tokio::test]
 async fn a_ping_that_is_not_answered_is_noted_as_missed() {
-    let settings = [("PING_INTERVAL", "200ms"), ("PONG_TIMEOUT", "300ms"), ("MAX_MISSED_PONGS", "1000")];
+    let settings = [("PING_INTERVAL", "200ms"), ("PONG_TIMEOUT", "300ms"), ("MAX_MISSED_PONGS", "100")];
     let server = Server::start(&settings).await;
     let device = Device::connect(&server, "mute").await;
     let path = format!("/debug/connections/{}", device.session_id());
