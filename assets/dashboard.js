@@ -52,7 +52,7 @@
   function dashboard() {
     const charts = {
       sessions: plot("plot-sessions", ["live", "suspect", "starting"], number, { least: 5 }),
-      ends: plot("plot-ends", [], number, { least: 2, series: { paths: uPlot.paths.stepped({ align: -1 }) } }),
+      ends: plot("plot-ends", [], (v) => number(v && Math.round(v * 100) / 100), { least: 1, series: { paths: uPlot.paths.stepped({ align: -1 }) } }),
       rtt: plot("plot-rtt", ["p50", "p95", "p99"], short),
       detection: plot("plot-detection", ["p50", "p95", "p99"], short),
       events: plot("plot-events", ["events"], number, { least: 5 }),
@@ -72,7 +72,14 @@
       charts.ends.names = reasons.length ? reasons : ["none"];
       if (charts.ends.u && charts.ends.names.join() !== charts.ends.drawn) charts.ends.u.destroy(), charts.ends.u = null;
       charts.ends.drawn = charts.ends.names.join();
-      charts.ends.set([x, ...charts.ends.names.map((reason) => shown.map((p) => p.e[reason] || 0))]);
+      // Some seconds together, or a long time looks like a hedge.
+      const step = Math.max(1, Math.round(span / 90)), bins = new Map();
+      for (const p of shown) {
+        const at = Math.floor(p.t / 1000 / step) * step;
+        if (!bins.has(at)) bins.set(at, {});
+        for (const [reason, count] of Object.entries(p.e)) bins.get(at)[reason] = (bins.get(at)[reason] || 0) + count;
+      }
+      charts.ends.set([[...bins.keys()], ...charts.ends.names.map((reason) => [...bins.values()].map((bin) => (bin[reason] || 0) / step))]);
       charts.rtt.set([x, ...three((p) => p.r)]);
       charts.detection.set([x, ...three((p) => p.d)]);
       charts.events.set([x, shown.map((p) => p.v)]);

@@ -55,6 +55,8 @@ async fn the_table_follows_and_tells_why_a_row_goes() {
     browser.script("window.loadedOnce = true").await;
     let (mut stays, mut goes) =
         (Device::connect(&server, "stays").await, Device::connect(&server, "goes").await);
+    // It answers until it is closed.
+    let stays = tokio::spawn(async move { stays.closed().await });
     browser.says("#rows", "goes").await;
     browser.says("#rows", "stays").await;
     browser.says("#total", "2 live").await;
@@ -79,7 +81,7 @@ async fn the_table_follows_and_tells_why_a_row_goes() {
     browser.sees("#ask-yes").await;
     browser.script("document.querySelector('#ask-yes').focus()").await;
     browser.key(ENTER).await;
-    assert_eq!(stays.closed().await, Seen::Close(Some(4011)));
+    assert_eq!(stays.await.unwrap(), Seen::Close(Some(4011)));
     browser.says("#rows tr.gone", "kicked").await;
     assert_eq!(browser.script("return window.loadedOnce").await, json!(true), "the page was loaded again");
     is_content(&browser).await;

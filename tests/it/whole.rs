@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::support::proxy::Weather;
-use crate::support::{Cluster, Device, Events, Fleet, Server, eventually, token};
+use crate::support::{Cluster, Device, Events, Fleet, Server, eventually, token, within};
 
 const BRISK: [(&str, &str); 3] =
     [("PING_INTERVAL", "1s"), ("PONG_TIMEOUT", "10s"), ("UPDATE_INTERVAL", "500ms")];
@@ -197,4 +197,47 @@ async fn a_device_has_a_history() {
     ] {
         assert_eq!(server.status(path).await.0, status, "{path}");
     }
+}
+
+#[tokio::test]
+async fn the_dashboard_is_told_of_each_second_and_of_what_was() {
+    const VIEWERS: usize = 64;
+    let server = Server::start(&[]).await;
+    let _device = Device::connect(&server, "seen").await;
+    let view = async || server.get("/debug/live").header("Accept", "text/event-stream").send().await.unwrap();
+    let mut viewers = Vec::new();
+    for _ in 0..VIEWERS {
+        let answer = view().await;
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["content-type"]),
+            (200, &"text/event-stream".parse().unwrap())
+        );
+        viewers.push(answer);
+    }
+    let refused = view().await;
+    assert_eq!(refused.status(), 503);
+    assert!(refused.headers().contains_key("retry-after"));
+
+    let mut said = String::new();
+    within("a second that tells of the device", async {
+        while !(said.contains(r#""recent":[{"seq":1"#) && said.contains(r#""node_id":"node-1""#)) {
+            let bytes = viewers[0].chunk().await.unwrap().expect("the stream goes on");
+            said.push_str(std::str::from_utf8(&bytes).unwrap());
+        }
+    })
+    .await;
+    assert!(said.starts_with("event: history\ndata: {\"points\":["), "{said}");
+    let frames: Vec<Value> = said
+        .split("\n\n")
+        .filter_map(|frame| serde_json::from_str(frame.strip_prefix("event: pulse\ndata: ")?).ok())
+        .collect();
+    let last = frames.last().expect("a second");
+    assert_eq!(last["point"]["s"], json!([0, 1, 0]));
+    assert_eq!(last["nodes"][0]["sessions"], 1);
+    let times: Vec<i64> = frames.iter().map(|frame| frame["point"]["t"].as_i64().unwrap()).collect();
+    assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
+
+    // Who leaves makes room.
+    viewers.pop();
+    eventually("room for another", async || (view().await.status() == 200).then_some(())).await;
 }
