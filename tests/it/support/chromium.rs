@@ -4,7 +4,8 @@
 //! a test can hold that nothing went wrong there; its screens are written to `target/screenshots`, for whoever wants to see
 //! what people do.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -18,6 +19,9 @@ use tokio::time::Instant;
 
 use super::login::PASSWORD;
 use super::{PATIENCE, Server, within};
+
+/// Ports that are tried.
+const PORTS: usize = 20;
 
 /// A browser with one window.
 pub struct Chromium {
@@ -206,20 +210,41 @@ impl Drop for Chromium {
     }
 }
 
-/// Starts a driver on a free port, which it says.
+/// Starts a driver. It listens at a port of both families; one that it chooses by itself is free of one of them, and where
+/// thousands of devices hold ports that is too little.
 fn drive() -> (Child, u16) {
-    let mut driver = Command::new("chromedriver")
-        .arg("--port=0")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("chromedriver, which scripts/setup installs");
-    let mut said = BufReader::new(driver.stdout.take().expect("piped")).lines();
-    let port = said.by_ref().map_while(Result::ok).find_map(|line| {
-        line.split_once("started successfully on port ")?.1.trim_end_matches('.').parse().ok()
-    });
-    // It has more to say, which nobody waits for.
-    std::thread::spawn(move || said.for_each(drop));
-    (driver, port.expect("the driver says where it listens"))
+    for _ in 0..PORTS {
+        let port = free_port();
+        let mut driver = Command::new("chromedriver")
+            .arg(format!("--port={port}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver, which scripts/setup installs");
+        let mut said = BufReader::new(driver.stdout.take().expect("piped")).lines().map_while(Result::ok);
+        if said.any(|line| line.contains("started successfully")) {
+            // It has more to say, which nobody waits for.
+            std::thread::spawn(move || said.for_each(drop));
+            return (driver, port);
+        }
+        // Somebody took the port meanwhile: it has ended.
+        let _ = driver.wait();
+    }
+    panic!("no port is free for a driver");
+}
+
+/// One that nobody has, of either family.
+fn free_port() -> u16 {
+    for _ in 0..PORTS {
+        let one = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = one.expect("a port").port();
+        // A machine that lacks a family lacks its ports too.
+        let is_taken =
+            |host| TcpListener::bind((host, port)).is_err_and(|e| e.kind() == ErrorKind::AddrInUse);
+        if !is_taken("127.0.0.1") && !is_taken("::1") {
+            return port;
+        }
+    }
+    panic!("no port is free of both families");
 }
