@@ -5,7 +5,7 @@
 //!   says that they are there and when they were last heard. Each part says where it is from and how old it is.
 //! - What was read is kept as a mirror for all who look, and only while somebody does: nothing is read for nobody, and an
 //!   unwatched mirror is let go. Reading takes at most a twentieth of the time, on the thread aside.
-//! - At most [`MOST`] sessions are mirrored; what lacks some says so.
+//! - At most a quarter of a million sessions are mirrored; what lacks some says so.
 //!
 //! Left out: this node's own sessions, which its workers show exactly.
 

@@ -5,7 +5,7 @@
 //! - Every refusal is a [`Problem`], also of an unknown route or method; a browser is shown it as a page.
 //! - All but health, what this is, the login, what pages are made of and (where the settings say so) the metrics ask who
 //!   it is, see [`auth`].
-//! - What is looked at (`/debug/…`) has one address for programs and for people: a browser gets it as a page, see [`pages`].
+//! - What is looked at (`/debug/…`) has one address for programs and for people: a browser gets it as a page, see `pages`.
 //!
 //! Requests with an `Upgrade` header never come here: they are taken over before, see `upgrade`. For them
 //! this module offers [`events_ws::events_ws`] and [`auth::Auth::allow`].

@@ -3,7 +3,7 @@
 //!
 //! - [`Pulse`] reads this node's metrics every second, whether or not anybody looks, so that a page has its past at once.
 //!   What costs more (the newest events, the other nodes) is read only for viewers.
-//! - A viewer waits on one channel for bytes that are written for all. At most [`VIEWERS`] of them.
+//! - A viewer waits on one channel for bytes that are written for all. There are seats for 64.
 //! - It ends with the feed: a node that stops keeps no stream open.
 
 pub mod state;
