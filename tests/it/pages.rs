@@ -12,8 +12,8 @@ const TAB: char = '\u{e004}';
 const ENTER: char = '\u{e007}';
 const ESCAPE: char = '\u{e00c}';
 
-/// Quick, so that a page has something to show soon.
-const QUICK: [(&str, &str); 2] = [("PING_INTERVAL", "500ms"), ("PONG_TIMEOUT", "5s")];
+/// Quick, so that a page has something to show soon; patient with devices that wait while a browser starts.
+const QUICK: [(&str, &str); 2] = [("PING_INTERVAL", "500ms"), ("PONG_TIMEOUT", "30s")];
 
 /// Nothing that a browser complains of. What it was refused on purpose is among it too: for tests without any.
 async fn is_content(browser: &Chromium) {
@@ -147,11 +147,11 @@ async fn one_session_is_shown_with_its_heartbeats_and_kicked() {
     let mut device =
         Device::at(&server, "/ws?device_type=meter&meta.site=north", &crate::support::token("pump-1")).await;
     let path = format!("/debug/connections/{}", device.session_id());
-    let browser = Chromium::logged_in(&server, "ada", &path).await;
     let answering = tokio::spawn(async move {
         // It answers until it is closed.
         device.closed().await
     });
+    let browser = Chromium::logged_in(&server, "ada", &path).await;
     browser.sees("#plot-beats canvas").await;
     browser
         .until("answers in the table", "return document.querySelectorAll('#beat-rows tr').length > 2")
