@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use crate::config::units::{parse_bytes, parse_duration, show_bytes, show_duration};
 use crate::config::{Settings, read};
-use crate::http::debug::connections::{AskedLive, OF_ALL, OF_LIVE};
+use crate::http::debug::connections::{OF_ALL, OF_LIVE};
+use crate::http::debug::live::AskedLive;
 use crate::http::debug::select::Place;
 use crate::http::events;
 use crate::http::query::Params;

@@ -12,6 +12,7 @@
 mod facts;
 mod live;
 mod record;
+mod window;
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
@@ -28,6 +29,7 @@ use crate::ids::DeviceType;
 use crate::reason::Reason;
 pub use live::LiveMetrics;
 pub use record::RecordMetrics;
+pub use window::Standing;
 
 /// Distinct device types that get a label value of their own; those met later are told as `other`.
 pub const MAX_DEVICE_TYPES: usize = 64;
@@ -311,8 +313,15 @@ impl Metrics {
         })
     }
 
+    /// What the process holds in memory, where the system tells.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let families = self.registry.gather();
+        let told = families.iter().find(|family| family.name() == "process_resident_memory_bytes")?;
+        told.get_metric().first().map(|metric| metric.get_gauge().get_value() as u64)
+    }
+
     /// What `/debug/performance` shows: the same numbers as an object by metric name, histograms as count,
-    /// sum and the upper bounds of the buckets that hold the median and the 99th percentile.
+    /// sum, the upper bounds of the buckets that hold the median and the 99th percentile, and what each bucket holds.
     pub fn facts(&self) -> Value {
         let shown = [
             "_queue_",
@@ -324,6 +333,7 @@ impl Metrics {
             "_event_publish",
             "_outbox_",
             "_detection_",
+            "_ping_rtt_",
             "_heartbeat_",
             "_activity_",
             "_reconcile_",

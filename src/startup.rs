@@ -21,6 +21,7 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 
 use crate::cluster::membership::Membership;
+use crate::cluster::peers::Peers;
 use crate::cluster::repairs::Repairs;
 use crate::cluster::{membership, notices};
 use crate::config::{Settings, TokenReplay};
@@ -28,6 +29,7 @@ use crate::feed::stream::Relay;
 use crate::feed::{self, Feed, UNKNOWN, tail};
 use crate::http::Doors;
 use crate::http::auth::Auth;
+use crate::http::dashboard::{self, Pulse};
 use crate::http::health::Readiness;
 use crate::http::peer::Proxies;
 use crate::ids::{Incarnation, Run};
@@ -206,6 +208,7 @@ impl Node {
         let root =
             RootSupervisor::new(settings.workers, registrar, run_now, admission.clone(), metrics.clone())
                 .start();
+        let peers = self.peers(live.as_ref());
         let doors = Data::new(Doors {
             node_id: settings.node_id.clone(),
             run: runs.clone(),
@@ -213,6 +216,14 @@ impl Node {
             feed: feed.clone(),
             store: store.clone(),
             inspector: Inspector::default(),
+            pulse: Pulse::new(dashboard::Parts {
+                node_id: settings.node_id.clone(),
+                metrics: metrics.clone(),
+                feed: feed.clone(),
+                peers: peers.clone(),
+                redis: live.is_some(),
+            }),
+            peers,
             auth: Auth::new(
                 self.admin_token.clone(),
                 Logins::new(store.clone(), metrics.clone()),
@@ -222,6 +233,7 @@ impl Node {
             metrics: metrics.clone(),
             metrics_public: settings.metrics_public,
         });
+        doors.pulse.start(&self.aside);
         let mut running = Running {
             root,
             registry,
@@ -239,6 +251,13 @@ impl Node {
             self.project(&mut running, live);
         }
         Ok(running)
+    }
+
+    /// The other nodes of one record, where there may be some.
+    fn peers(&self, live: Option<&Live>) -> Peers {
+        let every = self.settings.update_interval;
+        let cluster = self.stores.sql.cluster().cloned();
+        cluster.map_or_else(Peers::none, |store| Peers::new(store, live.cloned(), every, &self.aside))
     }
 
     /// Ends what an earlier run left in this node's own file.

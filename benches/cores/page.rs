@@ -7,7 +7,7 @@ use criterion::Criterion;
 use lastpong::event::{Connected, Meta, RttMs};
 use lastpong::http::debug::select::{Filter, Order, SortBy, select};
 use lastpong::ids::{DeviceType, Incarnation, NodeId, SessionId};
-use lastpong::supervisor::snapshot::{SessionView, State};
+use lastpong::supervisor::snapshot::{SessionView, Source, State};
 use lastpong::time::Timestamp;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -38,6 +38,8 @@ fn views() -> Vec<SessionView> {
             session_id: start.session_id,
             start: Arc::new(start),
             device_seq: Some(1),
+            source: Source::Here,
+            key: 0,
             state: if number.is_multiple_of(500) { State::Suspect } else { State::Live },
             last_pong_at: Some(Timestamp(2_000_000_000 - heard)),
             last_active_at: Timestamp(2_000_000_000 - heard),

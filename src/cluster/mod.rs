@@ -6,6 +6,7 @@
 //! - [`repairs`] mends where the record and the sessions differ all the same.
 //! - [`notices`] reads in the log what others did to sessions of this node: took a device over, kicked it, declared
 //!   this node lost.
+//! - [`peers`] shows the live sessions of the others to whoever looks at the whole installation.
 //!
 //! Nodes do not speak to each other: the record is where they meet. What one decides there in a transaction is so,
 //! whoever is stopped, cut off or slow; the others read it.
@@ -13,6 +14,7 @@
 pub mod lease;
 pub mod membership;
 pub mod notices;
+pub mod peers;
 pub mod repairs;
 pub mod witness;
 

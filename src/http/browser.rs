@@ -2,7 +2,8 @@
 //! makes them.
 //!
 //! - Where a handler refuses a browser, it gets a page in place of JSON, or is sent to the login ([`pages`]).
-//! - A page forbids itself all but what it is made of: no script, no frame around it, forms to this host alone.
+//! - A page forbids itself all but what it is made of, which is this host's: no script within it, no frame around it, forms
+//!   and requests to this host alone.
 //! - What a cookie opens may change nothing unless the page that asks is this host's own ([`same_origin`]).
 //! - Where a login leads is a path of this host ([`local_path`]).
 
@@ -108,7 +109,8 @@ pub(super) fn page(status: StatusCode, template: &impl Template) -> HttpResponse
     HttpResponse::build(status)
         .insert_header((
             CONTENT_SECURITY_POLICY,
-            "default-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+             base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
         ))
         .insert_header((X_CONTENT_TYPE_OPTIONS, "nosniff"))
         // With `no-referrer` a browser would not say which page a form is of.

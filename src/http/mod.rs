@@ -3,7 +3,9 @@
 //! - Handlers ask the feed, the store's records and the supervisors' snapshots through [`Doors`]; none holds
 //!   SQL or a session's state, and none waits for the traffic.
 //! - Every refusal is a [`Problem`], also of an unknown route or method; a browser is shown it as a page.
-//! - All but health, the front page, the login and (where the settings say so) the metrics ask who it is, see [`auth`].
+//! - All but health, what this is, the login, what pages are made of and (where the settings say so) the metrics ask who
+//!   it is, see [`auth`].
+//! - What is looked at (`/debug/…`) has one address for programs and for people: a browser gets it as a page, see `pages`.
 //!
 //! Requests with an `Upgrade` header never come here: they are taken over before, see `upgrade`. For them
 //! this module offers [`events_ws::events_ws`] and [`auth::Auth::allow`].
@@ -12,16 +14,17 @@ pub mod auth;
 mod body;
 mod browser;
 mod cookie;
+pub mod dashboard;
 pub mod debug;
 mod devices;
 pub mod events;
 pub mod events_ws;
 pub mod health;
-mod home;
 mod json;
 mod login;
 mod metrics;
 mod openapi;
+mod pages;
 pub mod peer;
 pub(crate) mod query;
 mod record;
@@ -39,6 +42,7 @@ use tokio::sync::watch;
 use utoipa::IntoResponses;
 use utoipa::openapi::{RefOr, Response};
 
+use crate::cluster::peers::Peers;
 use crate::feed::Feed;
 use crate::feed::seats::NoSeat;
 use crate::ids::{DeviceType, NodeId, Run};
@@ -48,6 +52,7 @@ use crate::store::{Store, StoreError};
 use crate::supervisor::Inspector;
 use crate::supervisor::messages::EndSessions;
 use auth::Auth;
+use dashboard::Pulse;
 use health::Readiness;
 use openapi::params::{After, EventFilters};
 use openapi::refusals;
@@ -62,6 +67,9 @@ pub struct Doors {
     pub feed: Feed,
     pub store: Store,
     pub inspector: Inspector,
+    /// The sessions of the other nodes.
+    pub peers: Peers,
+    pub pulse: Pulse,
     pub auth: Auth,
     pub readiness: Readiness,
     pub metrics: Arc<Metrics>,
@@ -79,7 +87,8 @@ impl Doors {
 /// Registers every route. The app must hold `web::Data<Doors>`.
 pub fn routes(cfg: &mut web::ServiceConfig) {
     let all = web::scope("")
-        .service(get("/", home::page))
+        .service(get("/", pages::home))
+        .service(get("/assets/{name}", pages::asset))
         .service(get("/healthz", health::healthz))
         .service(get("/readyz", health::readyz))
         .service(get("/metrics", metrics::metrics))
@@ -92,8 +101,10 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         .service(get("/debug/connections/{session_id}", debug::connection))
         .service(get("/debug/events", debug::events))
         .service(get("/debug/performance", debug::performance))
+        .service(get("/debug/live", dashboard::live))
         .service(only("/v1/devices/query", web::post().to(devices::query), "POST"))
         .service(get("/v1/devices/{device_id}", devices::device))
+        .service(get("/v1/devices/{device_id}/sessions", debug::sessions_of))
         .service(only("/v1/sessions/{session_id}", web::delete().to(sessions::kick), "DELETE"))
         .service(get("/ws", devices_upgrade))
         .service(get("/v1/events/ws", subscribers_upgrade))

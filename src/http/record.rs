@@ -13,18 +13,18 @@ use crate::time::Timestamp;
 /// A session as the record has it.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Record {
-    session_id: SessionId,
-    device_id: DeviceId,
-    device_type: DeviceType,
-    node_id: NodeId,
+    pub(super) session_id: SessionId,
+    pub(super) device_id: DeviceId,
+    pub(super) device_type: DeviceType,
+    pub(super) node_id: NodeId,
     incarnation: Incarnation,
-    state: Status,
-    connected_at: Timestamp,
-    disconnected_at: Option<Timestamp>,
-    reason: Option<Reason>,
+    pub(super) state: Status,
+    pub(super) connected_at: Timestamp,
+    pub(super) disconnected_at: Option<Timestamp>,
+    pub(super) reason: Option<Reason>,
     /// `data` of its end.
     #[schema(value_type = Option<Disconnected>)]
-    end: Option<Box<RawValue>>,
+    pub(super) end: Option<Box<RawValue>>,
 }
 
 impl From<SessionRecord> for Record {

@@ -21,6 +21,14 @@ pub(super) fn of_family(family: &MetricFamily) -> Value {
                 };
                 fact.insert("count".into(), json!(count));
                 fact.insert("sum".into(), json!(h.get_sample_sum()));
+                let mut below = 0;
+                let held = h.get_bucket().iter().filter_map(|bucket| {
+                    let count =
+                        bucket.cumulative_count() - std::mem::replace(&mut below, bucket.cumulative_count());
+                    (count > 0).then(|| json!([bucket.upper_bound(), count]))
+                });
+                let held: Vec<Value> = held.collect();
+                fact.insert("buckets".into(), json!(held));
                 fact.insert("p50_at_most".into(), json!(at(0.5)));
                 fact.insert("p99_at_most".into(), json!(at(0.99)));
             }

@@ -3,7 +3,9 @@
 use crate::protocol::{FromDevice, NotUnderstood, ToDevice, lwp_ack};
 use crate::supervisor::clock::Clocks;
 use crate::supervisor::roster::Child;
+use crate::supervisor::snapshot::State;
 use crate::time::Now;
+use crate::trace;
 
 use super::frames::{Frame, Inbound};
 use super::life::Session;
@@ -75,6 +77,30 @@ impl Session {
             }
             Inbound::Fragment => {}
         }
+    }
+
+    fn heard_pong(&self, now: Clocks, token: Option<u64>) {
+        let house = &self.house;
+        let awaited = self.liveness.borrow().awaits_pong();
+        let heard = self.liveness.borrow_mut().on_pong(now, &house.pace, token);
+        match heard.rtt {
+            Some(rtt) => {
+                log::trace!(session_id:% = self.start.session_id, rtt_ms = rtt.as_secs_f64() * 1e3; "pong");
+                house.roster.counted.pongs_matched.inc();
+                house.roster.counted.ping_rtt.observe(rtt.as_secs_f64());
+            }
+            None => house.metrics().messages.pongs_unmatched.inc(),
+        }
+        let in_time = awaited && !self.liveness.borrow().awaits_pong();
+        house.noted.answered(self.key, in_time, heard.rtt);
+        if heard.recovered {
+            house.gauge(State::Suspect).dec();
+            house.gauge(State::Live).inc();
+            trace::noticed(self.start.session_id, "recovered");
+            log::debug!(session_id:% = self.start.session_id; "recovered");
+        }
+        // The next ping may be nearer than the deadline that the pong has met.
+        house.roster.hasten(self.key, self.due());
     }
 
     fn heard_text(&self, text: &str) {

@@ -13,6 +13,7 @@ use crate::supervisor::roster::Roster;
 use crate::supervisor::snapshot::State;
 
 use super::frames::FrameLimits;
+use super::noted::Noted;
 use super::poller::Poller;
 use super::socket::Limits;
 use super::state::Pace;
@@ -32,6 +33,8 @@ pub struct House {
     /// How long a start may take to be durable.
     pub patience: Duration,
     pub close_timeout: Duration,
+    /// The heartbeats of those that are looked at.
+    pub noted: Noted,
     gauges: [IntGauge; 3],
 }
 
@@ -69,6 +72,7 @@ impl House {
             frames_per_sec: settings.frames_per_sec,
             patience: settings.handshake_timeout,
             close_timeout: settings.close_timeout,
+            noted: Noted::default(),
             roster,
         }
     }

@@ -19,9 +19,10 @@ use crate::reason::{DetectedBy, Reason};
 use crate::store::{End, LastHeard};
 use crate::supervisor::admission::Pass;
 use crate::supervisor::clock::{Attended, Clocks};
+use crate::supervisor::closeup::CloseUp;
 use crate::supervisor::messages::{Command, Fact};
 use crate::supervisor::roster::Child;
-use crate::supervisor::snapshot::{SessionView, State};
+use crate::supervisor::snapshot::{SessionView, Source, State};
 use crate::time::{Mono, Now, millis};
 use crate::trace;
 use actix::Addr;
@@ -34,11 +35,11 @@ use super::state::{Action, Liveness};
 
 /// One session.
 pub struct Session {
-    house: Rc<House>,
-    key: u32,
-    start: Arc<Connected>,
+    pub(super) house: Rc<House>,
+    pub(super) key: u32,
+    pub(super) start: Arc<Connected>,
     socket: Socket,
-    liveness: RefCell<Liveness>,
+    pub(super) liveness: RefCell<Liveness>,
     /// Zero until it is known.
     device_seq: Cell<i64>,
     frames: Cell<Schedule>,
@@ -166,27 +167,6 @@ impl Session {
         true
     }
 
-    pub fn heard_pong(&self, now: Clocks, token: Option<u64>) {
-        let house = &self.house;
-        let heard = self.liveness.borrow_mut().on_pong(now, &house.pace, token);
-        match heard.rtt {
-            Some(rtt) => {
-                log::trace!(session_id:% = self.start.session_id, rtt_ms = rtt.as_secs_f64() * 1e3; "pong");
-                house.roster.counted.pongs_matched.inc();
-                house.roster.counted.ping_rtt.observe(rtt.as_secs_f64());
-            }
-            None => house.metrics().messages.pongs_unmatched.inc(),
-        }
-        if heard.recovered {
-            house.gauge(State::Suspect).dec();
-            house.gauge(State::Live).inc();
-            trace::noticed(self.start.session_id, "recovered");
-            log::debug!(session_id:% = self.start.session_id; "recovered");
-        }
-        // The next ping may be nearer than the deadline that the pong has met.
-        house.roster.hasten(self.key, self.due());
-    }
-
     pub fn heard_frame(&self, now: Clocks) {
         self.liveness.borrow_mut().on_frame(now);
     }
@@ -245,6 +225,7 @@ impl Session {
         log::debug!(session_id:% = record.session_id, device_id:% = record.device_id, reason:% = reason; "session ended");
         trace::ended(&self.start, &record, state != State::Starting);
         let _ = self.actor.take();
+        house.noted.forget(self.key);
         if let Farewell::Close(code) = farewell {
             self.socket.send_last(Frame::Close(code));
         }
@@ -313,6 +294,7 @@ impl Session {
         log::trace!(session_id:% = self.start.session_id; "ping sent");
         self.liveness.borrow_mut().pinged(now, &self.house.pace, token);
         self.house.roster.counted.pings_sent.inc();
+        self.house.noted.pinged(self.key);
         self.send(Frame::Ping(&token.to_be_bytes()));
     }
 }
@@ -372,6 +354,8 @@ impl Child for Session {
             start: self.start.clone(),
             session_id: self.start.session_id,
             device_seq: Some(self.device_seq.get()).filter(|n| *n > 0),
+            source: Source::Here,
+            key: self.key,
             last_pong_at: liveness.last_pong().map(|at| now.wall_at(at)),
             last_active_at: now.wall_at(liveness.last_active()),
             idle_ms: liveness.silent_ms(now.mono),
@@ -394,5 +378,14 @@ impl Child for Session {
 
     fn was_heard_since(&self, since: Mono) -> bool {
         self.liveness.borrow().last_active() > since
+    }
+
+    fn look(&self, now: &Now) -> Option<CloseUp> {
+        let view = self.view(now)?;
+        Some(CloseUp {
+            view,
+            heartbeats: self.house.noted.look(self.key, now),
+            socket: self.socket.stats().ok(),
+        })
     }
 }

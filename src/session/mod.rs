@@ -10,6 +10,8 @@ pub mod handshake;
 mod hearing;
 pub mod house;
 pub mod life;
+mod noted;
 pub mod poller;
 pub mod socket;
 pub mod state;
+mod tcp;

@@ -17,6 +17,8 @@ use socket2::SockRef;
 
 use super::frames::{self, Decoder, Frame, FrameLimits, Inbound, Violation};
 use super::poller::{Owner, Place, Poller};
+use super::tcp;
+use crate::supervisor::closeup::SocketStats;
 
 /// The most bytes taken from a socket in one go.
 const SCRATCH: usize = 16 * 1024;
@@ -253,6 +255,14 @@ impl Socket {
         let mut incoming = self.incoming.borrow_mut();
         incoming.discarding = true;
         incoming.decoder.discard();
+    }
+
+    /// What is known of the connection.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn stats(&self) -> io::Result<SocketStats> {
+        tcp::stats(&self.stream, self.waiting.borrow().as_ref().map_or(0, |waiting| waiting.len()))
     }
 
     /// Whether its owner is told of what comes in.

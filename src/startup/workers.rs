@@ -125,7 +125,8 @@ impl Workers {
             publish,
         )
         .start();
-        self.inspector.add(Window { worker: supervisor.recipient(), published });
+        let look = supervisor.clone().recipient();
+        self.inspector.add(Window { worker: supervisor.recipient(), look, published });
         let poller = Poller::start().expect("an epoll for each worker");
         let newest = self.doors.feed.subscribe();
         Upgrades {

@@ -22,7 +22,7 @@ pub mod users;
 #[cfg(test)]
 mod contract;
 
-pub use postgres::{Peer, PeerState};
+pub use postgres::{HeldSession, Peer, PeerState};
 
 use std::path::Path;
 use std::sync::Arc;

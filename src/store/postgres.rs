@@ -14,6 +14,7 @@ mod batch;
 mod calls;
 mod cluster;
 mod connect;
+mod held;
 mod lane;
 mod left;
 mod listen;
@@ -47,6 +48,7 @@ use lane::{Lane, Purpose};
 use left::Ending;
 
 pub use cluster::{Peer, PeerState};
+pub use held::HeldSession;
 pub use listen::Listener;
 
 /// Commits come one after the other anyhow; the second connection is for the call after one that hangs.

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use crate::ids::SessionId;
 use crate::time::Mono;
 
-use super::messages::TakeSnapshot;
+use super::closeup::CloseUp;
+use super::messages::{LookAt, TakeSnapshot};
 use super::snapshot::{SessionView, WorkerSnapshot};
 
 /// A snapshot so fresh is not taken again.
@@ -24,6 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Window {
     pub worker: Recipient<TakeSnapshot>,
+    pub look: Recipient<LookAt>,
     pub published: watch::Receiver<Arc<WorkerSnapshot>>,
 }
 
@@ -65,6 +67,25 @@ impl Inspector {
             }
         }
         None
+    }
+
+    /// The same closely; none where it ended meanwhile, too.
+    pub async fn close_up(&self, id: SessionId) -> Option<CloseUp> {
+        let found = |snapshots: &[Arc<WorkerSnapshot>]| {
+            snapshots.iter().enumerate().find_map(|(window, snapshot)| {
+                let view = snapshot.sessions.iter().find(|view| view.session_id == id)?;
+                Some((window, view.key))
+            })
+        };
+        // Who is looked at again and again is known from the last snapshot; who has just begun, from the next.
+        let known = found(&self.glance().await);
+        let (window, key) = match known {
+            Some(found) => found,
+            None => found(&self.look_at(Duration::ZERO).await)?,
+        };
+        let look = self.windows().get(window)?.look.clone();
+        let asked = look.send(LookAt { key, session_id: id });
+        tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()?
     }
 
     async fn look_at(&self, fresh: Duration) -> Vec<Arc<WorkerSnapshot>> {

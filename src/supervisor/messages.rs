@@ -9,6 +9,8 @@ use crate::ids::{DeviceId, SessionId};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::{End, Start};
 
+use super::closeup::CloseUp;
+
 /// Where a session sits: which worker's roster, and under which key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seat {
@@ -90,6 +92,14 @@ pub struct CountSessions;
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct TakeSnapshot;
+
+/// Look closely at the session of this key, if it is this one.
+#[derive(Debug, Message)]
+#[rtype(result = "Option<CloseUp>")]
+pub struct LookAt {
+    pub key: u32,
+    pub session_id: SessionId,
+}
 
 /// There are facts to send up.
 #[derive(Debug, Message)]

@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod clock;
+pub mod closeup;
 pub(crate) mod directory;
 pub mod inspector;
 pub mod messages;

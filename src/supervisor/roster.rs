@@ -26,6 +26,7 @@ use crate::time::{Mono, Now};
 
 use super::admission::Admission;
 use super::clock::{Attended, AttendedClock, Clocks};
+use super::closeup::{CloseUp, Heartbeats};
 use super::messages::{Command, Fact, Flush, Order};
 use super::snapshot::SessionView;
 use super::wheel::Wheel;
@@ -46,6 +47,11 @@ pub trait Child {
     /// For the record; none unless its start is on it.
     fn last_heard(&self, now: &Now) -> Option<LastHeard>;
     fn was_heard_since(&self, since: Mono) -> bool;
+    /// What is seen of it closely, where there is more than its view; none once it ended.
+    fn look(&self, now: &Now) -> Option<CloseUp> {
+        let (heartbeats, socket) = (Heartbeats::default(), None);
+        Some(CloseUp { view: self.view(now)?, heartbeats, socket })
+    }
 }
 
 struct Seat {
@@ -252,6 +258,11 @@ impl Roster {
             }
         }
         (end < seats.capacity()).then_some(end)
+    }
+
+    pub(super) fn look(&self, key: u32, session_id: SessionId) -> Option<CloseUp> {
+        let child = self.child(key).filter(|child| child.session_id() == session_id)?;
+        child.look(&Now::read())
     }
 
     /// Seats taken: sessions, and the sockets of those that ended a moment ago.

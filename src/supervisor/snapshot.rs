@@ -21,6 +21,17 @@ pub enum State {
     Suspect,
 }
 
+/// Where it is seen, and so how much of it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Held by this node.
+    Here,
+    /// Another node's, as that node last wrote it to live state.
+    LiveState,
+    /// Another node's, by its row on the record: that it is there, and when it was last heard.
+    Record,
+}
+
 /// One live session, at the moment its snapshot was taken.
 #[derive(Debug, Clone)]
 pub struct SessionView {
@@ -29,6 +40,9 @@ pub struct SessionView {
     pub session_id: SessionId,
     pub device_seq: Option<i64>,
     pub state: State,
+    pub source: Source,
+    /// Its key at the worker that holds it; of no meaning where that is another node's.
+    pub key: u32,
     pub last_pong_at: Option<Timestamp>,
     pub last_active_at: Timestamp,
     /// Since the last proof of life.
@@ -41,8 +55,13 @@ pub struct SessionView {
     pub reconnect_count: u32,
 }
 
+// As large as what it tells needs: a snapshot has one for every session.
+const _: () = assert!(size_of::<SessionView>() <= 160);
+
 impl Serialize for SessionView {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // What the record does not know is no number.
+        let counted = |number: u32| (self.source != Source::Record).then_some(number);
         let (start, mut shown) = (&self.start, serializer.serialize_struct("SessionView", 18)?);
         shown.serialize_field("session_id", &self.session_id)?;
         shown.serialize_field("device_id", &start.device_id)?;
@@ -55,9 +74,9 @@ impl Serialize for SessionView {
         shown.serialize_field("last_active_at", &self.last_active_at)?;
         shown.serialize_field("idle_ms", &self.idle_ms)?;
         shown.serialize_field("rtt_ms", &self.rtt_ms)?;
-        shown.serialize_field("missed", &self.missed)?;
-        shown.serialize_field("pings_sent", &self.pings_sent)?;
-        shown.serialize_field("pongs_received", &self.pongs_received)?;
+        shown.serialize_field("missed", &counted(self.missed))?;
+        shown.serialize_field("pings_sent", &counted(self.pings_sent))?;
+        shown.serialize_field("pongs_received", &counted(self.pongs_received))?;
         shown.serialize_field("reconnect_count", &self.reconnect_count)?;
         shown.serialize_field("remote_addr", &start.remote_addr)?;
         shown.serialize_field("meta", &start.meta)?;

@@ -13,7 +13,8 @@ use crate::registry::messages::Heard;
 use crate::store::HeardPage;
 use crate::time::{Mono, Now};
 
-use super::messages::{Enlist, Facts, Flush, Orders, TakeSnapshot};
+use super::closeup::CloseUp;
+use super::messages::{Enlist, Facts, Flush, LookAt, Orders, TakeSnapshot};
 use super::roster::Roster;
 use super::snapshot::WorkerSnapshot;
 use super::wheel::SLOT;
@@ -166,6 +167,14 @@ impl Handler<Flush> for WorkerSupervisor {
 
     fn handle(&mut self, _: Flush, _: &mut Self::Context) {
         self.flush();
+    }
+}
+
+impl Handler<LookAt> for WorkerSupervisor {
+    type Result = Option<CloseUp>;
+
+    fn handle(&mut self, LookAt { key, session_id }: LookAt, _: &mut Self::Context) -> Option<CloseUp> {
+        self.roster.look(key, session_id)
     }
 }
 

@@ -25,6 +25,7 @@ mod openapi;
 mod order;
 mod outage;
 mod pace;
+mod pages;
 #[cfg(feature = "chaos")]
 mod panic;
 mod partition;
@@ -40,3 +41,4 @@ mod swarm;
 mod takeover;
 mod traces;
 mod watch;
+mod whole;

@@ -21,7 +21,7 @@ use lastpong::store::{LastHeard, Start, Told};
 use lastpong::supervisor::clock::{Attended, Clocks};
 use lastpong::supervisor::messages::Command;
 use lastpong::supervisor::roster::{Child, Roster};
-use lastpong::supervisor::snapshot::SessionView;
+use lastpong::supervisor::snapshot::{SessionView, Source};
 use lastpong::time::{Mono, Now};
 
 /// What a session has in common with its neighbours on one thread.
@@ -216,12 +216,15 @@ impl Child for Phantom {
     fn crashed(&self) {}
 
     fn view(&self, now: &Now) -> Option<SessionView> {
-        let (start, liveness) = (&self.own.start, self.own.liveness.borrow());
+        let Own { start, key, .. } = &self.own;
+        let liveness = self.own.liveness.borrow();
         Some(SessionView {
             state: liveness.state()?,
             start: start.clone(),
             session_id: start.session_id,
             device_seq: Some(1),
+            source: Source::Here,
+            key: *key,
             last_pong_at: liveness.last_pong().map(|at| now.wall_at(at)),
             last_active_at: now.wall_at(liveness.last_active()),
             idle_ms: liveness.silent_ms(now.mono),

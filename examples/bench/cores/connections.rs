@@ -12,8 +12,10 @@ use actix_web::dev::{Service, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::test::{TestRequest, init_service};
 use actix_web::{App, web};
+use lastpong::cluster::peers::Peers;
 use lastpong::feed::Feed;
 use lastpong::http::auth::Auth;
+use lastpong::http::dashboard::{self, Pulse};
 use lastpong::http::health::Readiness;
 use lastpong::http::peer::Proxies;
 use lastpong::http::{self, Doors};
@@ -89,11 +91,20 @@ pub async fn run(size: Size, report: &mut Report<'_>) -> anyhow::Result<()> {
 }
 
 fn doors(node: &Node, store: Store) -> Doors {
+    let feed = Feed::new(store.clone(), 0, node.metrics.clone());
+    let pulse = Pulse::new(dashboard::Parts {
+        node_id: node.run.borrow().node_id.clone(),
+        metrics: node.metrics.clone(),
+        feed: feed.clone(),
+        peers: Peers::none(),
+        redis: false,
+    });
     Doors {
         node_id: node.run.borrow().node_id.clone(),
         run: node.run.clone(),
         ends: node.ends.clone(),
-        feed: Feed::new(store.clone(), 0, node.metrics.clone()),
+        feed,
+        pulse,
         auth: Auth::new(
             Secret::from(TOKEN.to_owned()),
             Logins::new(store.clone(), node.metrics.clone()),
@@ -101,6 +112,7 @@ fn doors(node: &Node, store: Store) -> Doors {
         ),
         store,
         inspector: node.inspector.clone(),
+        peers: Peers::none(),
         readiness: Readiness::new(node.admission.clone(), Vec::new()),
         metrics: node.metrics.clone(),
         metrics_public: false,

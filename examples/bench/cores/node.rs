@@ -102,7 +102,8 @@ impl Node {
             let (publish, published) = watch::channel(Arc::new(none));
             let supervisor =
                 WorkerSupervisor::new(roster.clone(), uplinks, Duration::from_secs(5), publish).start();
-            inspector.add(Window { worker: supervisor.recipient(), published });
+            let look = supervisor.clone().recipient();
+            inspector.add(Window { worker: supervisor.recipient(), look, published });
             let devices = Devices::new(roster, run);
             actix_rt::spawn(live(devices.clone()));
             actix_rt::spawn(tell_late(devices.clone(), asked));

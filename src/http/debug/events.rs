@@ -13,8 +13,10 @@ use super::{answer, seal, unseal};
 use crate::event::Event;
 use crate::feed::{Feed, Standing};
 use crate::http::auth::Reader;
+use crate::http::browser::wants_page;
 use crate::http::openapi::params::{Cursor, EventFilters, PageLimit};
 use crate::http::openapi::shapes::RecentEvents;
+use crate::http::pages::{self, Frame};
 use crate::http::query::{FILTERS, Params};
 use crate::http::{Doors, json};
 use crate::problem::Problem;
@@ -41,15 +43,19 @@ pub(in crate::http) struct Facts {
 #[utoipa::path(
     get, path = "/debug/events", tag = "debug",
     params(PageLimit, Cursor, EventFilters),
-    responses((status = 200, body = RecentEvents)),
+    responses((status = 200, content((RecentEvents = "application/json"), (String = "text/html")))),
 )]
 pub(in crate::http) async fn events(
-    _: Reader,
+    Reader(caller): Reader,
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
     let known: Vec<&str> = ["limit", "cursor"].into_iter().chain(FILTERS).collect();
-    let params = Params::parse(request.query_string(), &known)?;
+    let query = match wants_page(&request) {
+        true => pages::asked_by_form(request.query_string()),
+        false => request.query_string().to_owned(),
+    };
+    let params = Params::parse(&query, &known)?;
     let (limit, filter) = (params.limit()?, params.event_filter()?);
     let bounds = doors.feed.bounds().await?;
     let last = match params.text("cursor") {
@@ -64,12 +70,18 @@ pub(in crate::http) async fn events(
         }
     };
     let (events, scanned_down_to) = newest_first(&doors.feed, bounds, last, &filter, limit).await?;
+    let next_cursor = (scanned_down_to > bounds.oldest).then(|| seal(&format!("{BEGINS}{scanned_down_to}")));
+    let (total, feed) = (bounds.newest + 1 - bounds.oldest, doors.feed.standing());
+    if wants_page(&request) {
+        let frame = Frame::of(&caller, &doors);
+        return Ok(pages::events_page(frame, &query, &events, next_cursor.as_deref(), total, feed));
+    }
     let facts = Facts {
-        next_cursor: (scanned_down_to > bounds.oldest).then(|| seal(&format!("{BEGINS}{scanned_down_to}"))),
-        total: bounds.newest + 1 - bounds.oldest,
+        next_cursor,
+        total,
         oldest: bounds.oldest,
         newest: bounds.newest,
-        feed: doors.feed.standing(),
+        feed,
         now: Timestamp::now(),
     };
     let items = json::array(events.iter().map(|e| &*e.json));

@@ -5,7 +5,10 @@
 
 pub(crate) mod connections;
 pub(in crate::http) mod events;
+pub(in crate::http) mod history;
+pub(crate) mod live;
 pub mod select;
+pub(in crate::http) mod session;
 
 use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -13,24 +16,53 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-pub(super) use connections::{connection, connections};
+pub(super) use connections::connections;
 pub(super) use events::events;
+pub(super) use history::sessions_of;
+pub(super) use session::{Known, connection};
 
 use super::auth::Reader;
+use super::browser::wants_page;
+use super::pages::{self, Frame};
 use super::query::Params;
 use super::{Doors, json};
 use crate::feed::Standing;
 use crate::ids::NodeId;
+use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::time::Timestamp;
 
 /// A list as every list of lastpong is told.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct List<T> {
-    items: Vec<T>,
-    next_cursor: Option<String>,
-    total: u64,
-    now: Timestamp,
+    pub items: Vec<T>,
+    pub next_cursor: Option<String>,
+    pub total: u64,
+    pub now: Timestamp,
+}
+
+/// What this process holds in memory, and what that is for each session.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(super) struct Memory {
+    /// Absent where the system does not tell.
+    pub resident_bytes: Option<u64>,
+    pub sessions: u64,
+    /// All of it by all of them, so that few sessions seem to take much.
+    pub bytes_per_session: Option<u64>,
+}
+
+impl Memory {
+    fn of(metrics: &Metrics) -> Self {
+        let held =
+            ["starting", "live", "suspect"].map(|state| metrics.sessions.with_label_values(&[state]).get());
+        let sessions = held.iter().sum::<i64>().max(0).unsigned_abs();
+        let resident_bytes = metrics.resident_bytes();
+        Self {
+            resident_bytes,
+            sessions,
+            bytes_per_session: resident_bytes.and_then(|b| b.checked_div(sessions)),
+        }
+    }
 }
 
 /// How this node does: metrics as JSON, and where its feed stands.
@@ -39,25 +71,28 @@ pub(super) struct Performance {
     now: Timestamp,
     node_id: NodeId,
     feed: Standing,
+    memory: Memory,
     /// Samples by the name of their metric.
     #[schema(value_type = Object)]
     metrics: Value,
 }
 
 /// How this node does
-#[utoipa::path(get, path = "/debug/performance", tag = "debug", responses((status = 200, body = Performance)))]
+#[utoipa::path(
+    get, path = "/debug/performance", tag = "debug",
+    responses((status = 200, content((Performance = "application/json"), (String = "text/html")))),
+)]
 pub(super) async fn performance(
-    _: Reader,
+    Reader(caller): Reader,
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
     Params::parse(request.query_string(), &[])?;
-    let facts = Performance {
-        now: Timestamp::now(),
-        node_id: doors.node_id.clone(),
-        feed: doors.feed.standing(),
-        metrics: doors.metrics.facts(),
-    };
+    let (feed, memory, metrics) = (doors.feed.standing(), Memory::of(&doors.metrics), doors.metrics.facts());
+    if wants_page(&request) {
+        return Ok(pages::performance_page(Frame::of(&caller, &doors), &metrics, feed, memory));
+    }
+    let facts = Performance { now: Timestamp::now(), node_id: doors.node_id.clone(), feed, memory, metrics };
     Ok(answer(json::text(&facts)))
 }
 
@@ -71,6 +106,19 @@ fn seal(place: &str) -> String {
     place.bytes().fold(String::with_capacity(place.len() * 2), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
         hex
+    })
+}
+
+/// A cursor belongs to one order: it begins with that order's words.
+fn read_cursor<T>(
+    params: &Params,
+    begins: &str,
+    read: impl Fn(&str) -> Option<T>,
+) -> Result<Option<T>, Problem> {
+    let Some(cursor) = params.text("cursor") else { return Ok(None) };
+    let place = unseal(cursor).and_then(|text| read(text.strip_prefix(begins)?));
+    place.map(Some).ok_or_else(|| {
+        Problem::bad_input("cursor", cursor, "a next_cursor of a page with the same sort and state")
     })
 }
 

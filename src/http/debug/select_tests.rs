@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::event::{Connected, Meta, RttMs};
 use crate::ids::Incarnation;
+use crate::supervisor::snapshot::Source;
 use crate::time::Timestamp;
 
 fn start(n: u128) -> Connected {
@@ -28,6 +29,8 @@ fn session(start: Connected) -> SessionView {
         session_id: start.session_id,
         start: Arc::new(start),
         device_seq: Some(1),
+        source: Source::Here,
+        key: 0,
         state: State::Live,
         last_pong_at: None,
         last_active_at: Timestamp(0),

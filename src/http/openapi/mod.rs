@@ -20,7 +20,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 use utoipa::openapi::{ContentBuilder, OpenApi as Spec, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{cookie, debug, devices, events, health, home, login, metrics, sessions};
+use super::{cookie, dashboard, debug, devices, events, health, login, metrics, pages, sessions};
 use crate::problem;
 
 /// The document itself
@@ -43,7 +43,8 @@ pub(super) async fn document() -> HttpResponse {
                        input; lists take `limit` and `cursor`. Every route with GET takes HEAD too.",
     ),
     paths(
-        home::page,
+        pages::home::home,
+        pages::assets::asset,
         health::healthz,
         health::readyz,
         metrics::metrics,
@@ -54,11 +55,13 @@ pub(super) async fn document() -> HttpResponse {
         login::token,
         events::events,
         debug::connections::connections,
-        debug::connections::connection,
+        debug::session::connection,
         debug::events::events,
         debug::performance,
+        dashboard::live,
         devices::query,
         devices::device,
+        debug::history::sessions_of,
         sessions::kick,
         super::devices_upgrade,
         super::subscribers_upgrade,

@@ -104,6 +104,15 @@ parameters!(
     query("reason", "Of sessions that have ended: why.", word("A reason.", Reason::ALL.iter().map(|r| r.as_str()))),
 );
 
+parameters!(
+    /// Which of a device's sessions are wanted.
+    EndReason: query(
+        "reason",
+        "Only those that have ended, and why.",
+        word("A reason.", Reason::ALL.iter().map(|r| r.as_str())),
+    )
+);
+
 fn sorts() -> impl Iterator<Item = &'static str> {
     const REVERSED: [&str; 10] = [
         "-connected_at",

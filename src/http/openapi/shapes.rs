@@ -10,10 +10,12 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::event::{Connected, Disconnected, EventKind, RttMs};
 use crate::http::debug::List;
 use crate::http::debug::events::Facts;
+use crate::http::debug::live::NodePart;
 use crate::http::events::PagePlace;
 use crate::http::record::Record;
 use crate::ids::{DeviceId, DeviceType, EventId, NodeId, SessionId};
 use crate::schema::{string, whole, word};
+use crate::supervisor::closeup::{Heartbeats, SocketStats};
 use crate::supervisor::snapshot::{SessionView, State};
 use crate::time::Timestamp;
 
@@ -38,10 +40,16 @@ fn nullable(kind: Type) -> ObjectBuilder {
 }
 
 fn count() -> ObjectBuilder {
-    ObjectBuilder::new()
-        .schema_type(SchemaType::Type(Type::Integer))
-        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int32)))
-        .minimum(Some(0))
+    counted(ObjectBuilder::new().schema_type(SchemaType::Type(Type::Integer)))
+}
+
+/// Null where it is not known.
+fn count_or_none() -> ObjectBuilder {
+    counted(nullable(Type::Integer))
+}
+
+fn counted(schema: ObjectBuilder) -> ObjectBuilder {
+    schema.format(Some(SchemaFormat::KnownFormat(KnownFormat::Int32))).minimum(Some(0))
 }
 
 crate::schema::schema_of!(State, word("Where a session is in its life.", ["starting", "live", "suspect"]));
@@ -77,9 +85,9 @@ impl PartialSchema for SessionView {
             ("last_active_at", of::<Timestamp>().into()),
             ("idle_ms", plain(number.minimum(Some(0.0)))),
             ("rtt_ms", of::<RttMs>().into()),
-            ("missed", plain(count())),
-            ("pings_sent", plain(count())),
-            ("pongs_received", plain(count())),
+            ("missed", plain(count_or_none())),
+            ("pings_sent", plain(count_or_none())),
+            ("pongs_received", plain(count_or_none())),
             ("reconnect_count", plain(count())),
             ("remote_addr", plain(string())),
             ("meta", plain(meta)),
@@ -182,7 +190,15 @@ pub(in crate::http) struct OneSession;
 impl PartialSchema for OneSession {
     fn schema() -> RefOr<Schema> {
         let either = OneOfBuilder::new().item(of::<SessionView>()).item(of::<Record>());
-        let now = object(vec![("now", of::<Timestamp>().into())]);
+        let now = object(vec![("now", of::<Timestamp>().into())])
+            // Of a session that the node which is asked holds.
+            .property("heartbeats", of::<Heartbeats>())
+            .property(
+                "socket",
+                OneOfBuilder::new()
+                    .item(of::<SocketStats>())
+                    .item(ObjectBuilder::new().schema_type(SchemaType::Type(Type::Null))),
+            );
         let whole = AllOfBuilder::new().item(either).item(now);
         RefOr::T(Schema::AllOf(whole.build()))
     }
@@ -190,8 +206,26 @@ impl PartialSchema for OneSession {
 
 impl ToSchema for OneSession {
     fn schemas(schemas: &mut Schemas) {
+        with::<Heartbeats>(schemas);
+        with::<SocketStats>(schemas);
         with::<SessionView>(schemas);
         with::<Record>(schemas);
+    }
+}
+
+/// A page of live sessions, with what each node adds to it.
+struct LiveSessions;
+
+impl PartialSchema for LiveSessions {
+    fn schema() -> RefOr<Schema> {
+        let nodes =
+            RefOr::T(Schema::Array(list_of::<NodePart>("The nodes whose sessions these are.").build()));
+        let complete = ObjectBuilder::new()
+            .schema_type(SchemaType::Type(Type::Boolean))
+            .description(Some("All nodes are among these, with all of their sessions."));
+        let more = object(vec![("nodes", nodes), ("complete", plain(complete))]);
+        let whole = AllOfBuilder::new().item(List::<SessionView>::schema()).item(more);
+        RefOr::T(Schema::AllOf(whole.build()))
     }
 }
 
@@ -201,7 +235,7 @@ pub(in crate::http) struct Sessions;
 impl PartialSchema for Sessions {
     fn schema() -> RefOr<Schema> {
         // A page of nothing is of both.
-        let either = AnyOfBuilder::new().item(List::<SessionView>::schema()).item(List::<Record>::schema());
+        let either = AnyOfBuilder::new().item(LiveSessions::schema()).item(List::<Record>::schema());
         RefOr::T(Schema::AnyOf(either.build()))
     }
 }
@@ -210,6 +244,7 @@ impl ToSchema for Sessions {
     fn schemas(schemas: &mut Schemas) {
         with::<SessionView>(schemas);
         with::<Record>(schemas);
+        with::<NodePart>(schemas);
         List::<SessionView>::schemas(schemas);
     }
 }

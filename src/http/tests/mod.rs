@@ -27,9 +27,10 @@ use crate::login::Logins;
 use crate::problem;
 use crate::secret::Secret;
 use crate::supervisor::admission::{self, Admission};
+use crate::supervisor::closeup::{CloseUp, Heartbeats};
 use crate::supervisor::inspector::Window;
-use crate::supervisor::messages::{EndSessions, TakeSnapshot, ToEnd};
-use crate::supervisor::snapshot::{SessionView, State, WorkerSnapshot};
+use crate::supervisor::messages::{EndSessions, LookAt, TakeSnapshot, ToEnd};
+use crate::supervisor::snapshot::{SessionView, Source, State, WorkerSnapshot};
 use crate::time::{Mono, Timestamp};
 
 const TOKEN: &str = "Bearer the-admin-token";
@@ -52,6 +53,15 @@ impl Handles<TakeSnapshot> for Shown {
     }
 }
 
+impl Handles<LookAt> for Shown {
+    type Result = Option<CloseUp>;
+
+    fn handle(&mut self, LookAt { session_id, .. }: LookAt, _: &mut Context<Self>) -> Option<CloseUp> {
+        let view = self.sessions.iter().find(|view| view.session_id == session_id)?.clone();
+        Some(CloseUp { view, heartbeats: Heartbeats::default(), socket: None })
+    }
+}
+
 fn snapshot(sessions: Vec<SessionView>) -> WorkerSnapshot {
     WorkerSnapshot { taken: Mono::now(), sessions, ..WorkerSnapshot::none(0) }
 }
@@ -59,9 +69,10 @@ fn snapshot(sessions: Vec<SessionView>) -> WorkerSnapshot {
 fn inspector(sessions: Vec<SessionView>) -> Inspector {
     let (published, window) = watch::channel(Arc::new(snapshot(Vec::new())));
     published.send_replace(Arc::new(snapshot(sessions.clone())));
-    let worker = Shown { sessions, published }.start().recipient();
+    let worker = Shown { sessions, published }.start();
     let inspector = Inspector::default();
-    inspector.add(Window { worker, published: window });
+    let look = worker.clone().recipient();
+    inspector.add(Window { worker: worker.recipient(), look, published: window });
     inspector
 }
 
@@ -81,6 +92,8 @@ fn view(n: usize) -> SessionView {
         session_id: start.session_id,
         start: Arc::new(start),
         device_seq: Some(1),
+        source: Source::Here,
+        key: 0,
         state: if n == 3 { State::Suspect } else { State::Live },
         last_pong_at: None,
         last_active_at: Timestamp(n as i64),
@@ -128,11 +141,20 @@ async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
         let store = store.clone();
         Box::pin(async move { store.ping().await.map_err(|e| e.to_string()) })
     };
+    let pulse = Pulse::new(dashboard::Parts {
+        node_id: NODE.parse().unwrap(),
+        metrics: Arc::default(),
+        feed: feed.clone(),
+        peers: Peers::none(),
+        redis: false,
+    });
     let doors = web::Data::new(Doors {
         node_id: NODE.parse().unwrap(),
         feed,
         store: log.store.clone(),
         inspector: inspector(sessions),
+        peers: Peers::none(),
+        pulse,
         auth: auth::Auth::new(
             Secret::from("the-admin-token".to_owned()),
             Logins::new(log.store.clone(), Arc::default()),

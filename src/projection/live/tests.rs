@@ -12,8 +12,10 @@ use crate::feed::Limits;
 use crate::feed::tests::{Log, NODE};
 
 use crate::store::live::tests::server::Redis;
+use crate::supervisor::closeup::CloseUp;
 use crate::supervisor::inspector::Window;
-use crate::supervisor::messages::TakeSnapshot;
+use crate::supervisor::messages::{LookAt, TakeSnapshot};
+use crate::supervisor::snapshot::Source;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const LONG: Duration = Duration::from_secs(3_600);
@@ -38,6 +40,14 @@ impl Handler<TakeSnapshot> for Worker {
     }
 }
 
+impl Handler<LookAt> for Worker {
+    type Result = Option<CloseUp>;
+
+    fn handle(&mut self, _: LookAt, _: &mut Self::Context) -> Option<CloseUp> {
+        None
+    }
+}
+
 pub(in crate::projection) type Sessions = Arc<Mutex<Vec<SessionView>>>;
 
 /// A worker without sessions, and how it is looked at.
@@ -46,7 +56,8 @@ pub(in crate::projection) fn worker() -> (Sessions, Inspector) {
     let (publish, published) = watch::channel(Arc::new(WorkerSnapshot::none(0)));
     let inspector = Inspector::default();
     let worker = Worker { sessions: sessions.clone(), publish }.start();
-    inspector.add(Window { worker: worker.recipient(), published });
+    let look = worker.clone().recipient();
+    inspector.add(Window { worker: worker.recipient(), look, published });
     (sessions, inspector)
 }
 
@@ -150,6 +161,8 @@ pub(in crate::projection) fn view(of: &Connected) -> SessionView {
         session_id: of.session_id,
         start: Arc::new(of.clone()),
         device_seq: Some(1),
+        source: Source::Here,
+        key: 0,
         state: State::Live,
         last_pong_at: None,
         last_active_at: of.connected_at,

@@ -184,9 +184,14 @@ async fn renew(conn: &mut AsyncPgConnection, run: &Run) -> Result<Vec<Peer>, Sto
         "taken" => return Err(StoreError::NameTaken),
         _ => return Err(StoreError::Retry("this run of the node is not on the record yet".into())),
     }
+    others(conn, &run.node_id).await
+}
+
+/// Every node but this.
+pub(super) async fn others(conn: &mut AsyncPgConnection, own: &NodeId) -> Result<Vec<Peer>, StoreError> {
     type Row = (String, uuid::Uuid, i64, String, Option<String>);
     let rows: Vec<Row> = nodes::table
-        .filter(nodes::node_id.ne(run.node_id.as_str()))
+        .filter(nodes::node_id.ne(own.as_str()))
         .order(nodes::node_id)
         .select((nodes::node_id, nodes::incarnation, nodes::renewals, nodes::state, nodes::reaper))
         .load(conn)

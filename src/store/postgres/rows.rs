@@ -9,7 +9,7 @@ use crate::event::{Connected, Disconnected, EventKind, EventRow, Meta, RttMs};
 use crate::ids::{DeviceId, DeviceType, EventId, Incarnation, NodeId, SessionId};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::filter::Traits;
-use crate::store::{SessionRecord, Status, StoreError};
+use crate::store::{HeldSession, SessionRecord, Status, StoreError};
 use crate::time::Timestamp;
 
 pub(super) const ACTIVE: &str = "active";
@@ -121,6 +121,40 @@ pub(super) struct LeftRow {
     remote_addr: String,
     meta: String,
     trace_id: Option<String>,
+}
+
+/// An active session's row, for whoever looks at it from another node.
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = session_records, check_for_backend(Pg))]
+pub(super) struct HeldRow {
+    pub start_device_seq: i64,
+    #[diesel(embed)]
+    left: LeftRow,
+}
+
+impl TryFrom<HeldRow> for HeldSession {
+    type Error = StoreError;
+
+    fn try_from(HeldRow { start_device_seq, left }: HeldRow) -> Result<Self, StoreError> {
+        let left = Left::try_from(left)?;
+        Ok(HeldSession {
+            device_seq: start_device_seq,
+            last_pong_at: left.last_pong_at,
+            last_active_at: left.last_active_at,
+            reconnect_count: left.reconnect_count,
+            start: Connected {
+                device_id: left.device_id,
+                device_type: left.device_type,
+                session_id: left.session_id,
+                node_id: left.node_id,
+                incarnation: left.incarnation,
+                connected_at: left.connected_at,
+                remote_addr: left.remote_addr,
+                meta: left.meta,
+                trace_id: left.trace_id,
+            },
+        })
+    }
 }
 
 /// A session that somebody else ends than the run that held it.

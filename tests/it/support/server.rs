@@ -225,9 +225,12 @@ impl Server {
         .await;
     }
 
-    /// How many sessions are live, by the debug page.
+    /// How many sessions are live on this node, by the debug page.
     pub async fn live(&self) -> u64 {
-        self.json("/debug/connections?limit=1").await["total"].as_u64().expect("a total")
+        let node = self.setting("NODE_ID").expect("a node has a name");
+        self.json(&format!("/debug/connections?node={node}&limit=1")).await["total"]
+            .as_u64()
+            .expect("a total")
     }
 }
 

@@ -5,6 +5,7 @@
 //! - `TEST_OUTAGE_SECS`: how long a store is away.
 //! - `TEST_LEASE_SECS`: the nodes' lease.
 //! - `TEST_DEVICES`, `TEST_ROUNDS`: who contends for a device, and how often.
+//! - `TEST_SHOWN`: sessions that a browser is shown.
 //! - `TEST_IDENTITIES`: devices of as many names and types that come and go.
 //! - `TEST_DEADLINES=1`: the promised times are held too. That needs a release build (`TEST_LASTPONG`) and a machine
 //!   that has nothing else to do; elsewhere they are only said.
@@ -39,6 +40,11 @@ pub fn rounds() -> usize {
 /// At least a few hundred, so that there are more types than are told apart.
 pub fn identities() -> usize {
     number("TEST_IDENTITIES", 600)
+}
+
+/// Sessions that a browser is shown.
+pub fn shown() -> usize {
+    number("TEST_SHOWN", 1_500)
 }
 
 fn number(name: &str, default: usize) -> usize {
