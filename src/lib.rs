@@ -12,14 +12,15 @@
 //! | [`registry`] | the one writer of the record, in group commits |
 //! | [`store`] | the record itself: sessions and the event log, in SQL |
 //! | [`login`] | users: their passwords, and the logins that last |
+//! | [`bans`] | who may not come in |
 //! | [`feed`] | reading the log: live, from memory, or from the store |
 //! | [`http`] | everyone who asks: subscribers, operators, probes |
 //! | [`startup`] | wires the above, and takes it down in order |
 //! | [`swarm`] | apart from all of them: simulated devices, which see lastpong from outside |
 //!
 //! The leaves below them know nothing of each other's state: [`ids`], [`time`], [`reason`], [`event`],
-//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`role`], [`secret`],
-//! [`token`].
+//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`log_filter`], [`role`],
+//! [`secret`], [`token`].
 //!
 //! # What holds everywhere
 //!
@@ -29,6 +30,7 @@
 //! - No deadline passes while this process stands still ([`supervisor::clock`]).
 //! - Every queue is bounded, and counts what it refuses.
 
+pub mod bans;
 pub mod breaker;
 pub mod chaos;
 pub mod cluster;
@@ -39,6 +41,7 @@ pub mod feed;
 pub mod fuzz;
 pub mod http;
 pub mod ids;
+pub mod log_filter;
 pub mod login;
 pub mod metrics;
 pub mod problem;

@@ -5,6 +5,7 @@
 //! is to be recorded waits in the journal. Down: nobody is let in, sessions are ended over the spread, the registry settles,
 //! subscribers are told the rest, the stores close.
 
+mod acts;
 mod stop;
 mod stores;
 mod workers;
@@ -31,6 +32,7 @@ use crate::http::auth::Auth;
 use crate::http::health::Readiness;
 use crate::http::peer::Proxies;
 use crate::ids::{Incarnation, Run};
+use crate::log_filter::LogFilter;
 use crate::login::Logins;
 use crate::metrics::Metrics;
 use crate::projection;
@@ -65,7 +67,11 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// What kept it from starting, or from stopping in good order.
-pub fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+pub fn serve(
+    settings: Settings,
+    log_filter: Arc<LogFilter>,
+    ready: impl FnOnce(SocketAddr),
+) -> anyhow::Result<()> {
     for name in settings.without_effect() {
         log::warn!("{name} is set but has no effect in this version");
     }
@@ -86,6 +92,7 @@ pub fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> anyhow::Resu
         token_secret,
         admin_token,
         stores,
+        log_filter,
         aside: aside.handle().clone(),
     };
     let served = system.block_on(node.run(listener, ready));
@@ -98,6 +105,7 @@ struct Node {
     token_secret: Secret,
     admin_token: Secret,
     stores: Stores,
+    log_filter: Arc<LogFilter>,
     /// For work that no device waits for.
     aside: tokio::runtime::Handle,
 }
@@ -190,6 +198,7 @@ impl Node {
             run: run.clone(),
             grouping: Grouping { delay: settings.commit_delay, size: settings.commit_batch },
             retention: settings.event_retention,
+            audit_retention: settings.audit_retention,
             sweep_batch: settings.cleanup_batch_size,
             store_away,
             direct: direct.clone(),
@@ -216,6 +225,7 @@ impl Node {
             readiness: Readiness::new(admission.clone(), self.stores.probes(live.as_ref())),
             metrics: metrics.clone(),
             metrics_public: settings.metrics_public,
+            acts: self.acts(&root, &admission),
         });
         let mut running = Running {
             root,
@@ -230,6 +240,7 @@ impl Node {
             projector: None,
         };
         self.join(&mut running, live.as_ref()).await?;
+        self.follow_operators(&running).await?;
         if let Some(live) = live {
             self.project(&mut running, live);
         }

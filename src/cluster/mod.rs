@@ -6,10 +6,14 @@
 //! - [`repairs`] mends where the record and the sessions differ all the same.
 //! - [`notices`] reads in the log what others did to sessions of this node: took a device over, kicked it, declared
 //!   this node lost.
+//! - [`bans`] follows what operators have banned, and carries it out here; [`audit`] moves what they did meanwhile out of the
+//!   journal.
 //!
 //! Nodes do not speak to each other: the record is where they meet. What one decides there in a transaction is so,
 //! whoever is stopped, cut off or slow; the others read it.
 
+pub mod audit;
+pub mod bans;
 pub mod lease;
 pub mod membership;
 pub mod notices;

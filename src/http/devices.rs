@@ -74,7 +74,7 @@ pub(super) async fn query(
     Ok(answer(&Items { items: presence(&doors, asked).await? }))
 }
 
-fn device_id(text: &str) -> Result<DeviceId, Problem> {
+pub(super) fn device_id(text: &str) -> Result<DeviceId, Problem> {
     text.parse().map_err(|_| Problem::bad_input("device_id", text, "1-128 of [A-Za-z0-9._:@-]"))
 }
 

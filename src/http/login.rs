@@ -4,19 +4,16 @@
 //! Forms and JSON are both taken. A form of another site's page is refused, so that nobody is logged in as someone
 //! else without noticing. No answer tells whether a name is there.
 
-use std::time::Duration;
-
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, SET_COOKIE};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use askama::Template;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::time::timeout;
 
 use super::browser::{self, comes_from_elsewhere, local_path, not_foreign, wants_page};
 use super::query::Params;
-use super::{Doors, cookie, json};
+use super::{Doors, body, cookie, json};
 use crate::login::{Opened, Refused};
 use crate::problem::Problem;
 use crate::role::Role;
@@ -25,9 +22,6 @@ use crate::store::users::LoginKind;
 
 /// A name and a password take far less.
 const MOST_BYTES: usize = 8 << 10;
-
-/// How long a body may take.
-const BODY: Duration = Duration::from_secs(10);
 
 const RETRY_SOON: u64 = 1;
 
@@ -149,7 +143,7 @@ fn sent_on(to: &str) -> actix_web::HttpResponseBuilder {
 async fn given(request: &HttpRequest, body: web::Payload) -> Result<Given, Problem> {
     const KINDS: &str = "application/json or application/x-www-form-urlencoded";
     not_foreign(request.head())?;
-    let body = read(body).await?;
+    let body = body::read(body, MOST_BYTES).await?;
     match request.content_type() {
         "application/x-www-form-urlencoded" => serde_urlencoded::from_bytes(&body)
             .map_err(|_| Problem::bad_request("the body is not of the form username=…&password=…")),
@@ -159,22 +153,6 @@ async fn given(request: &HttpRequest, body: web::Payload) -> Result<Given, Probl
             let detail = format!("a login comes as {KINDS}");
             let problem = Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail);
             Err(problem.about(CONTENT_TYPE.as_str(), other, KINDS))
-        }
-    }
-}
-
-/// Anyone may send one, so neither its size nor its time is left to him.
-async fn read(body: web::Payload) -> Result<web::Bytes, Problem> {
-    match timeout(BODY, body.to_bytes_limited(MOST_BYTES)).await {
-        Ok(Ok(Ok(body))) => Ok(body),
-        Ok(Ok(Err(error))) => Err(Problem::bad_request(format!("the body cannot be read: {error}"))),
-        Ok(Err(_)) => {
-            let detail = format!("the body is too large, allowed is {MOST_BYTES} bytes");
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail))
-        }
-        Err(_) => {
-            let detail = format!("the body did not come in {} s", BODY.as_secs());
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, detail))
         }
     }
 }

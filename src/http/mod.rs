@@ -8,7 +8,11 @@
 //! Requests with an `Upgrade` header never come here: they are taken over before, see `upgrade`. For them
 //! this module offers [`events_ws::events_ws`] and [`auth::Auth::allow`].
 
+pub mod acts;
+mod audit;
 pub mod auth;
+mod bans;
+mod body;
 mod browser;
 mod cookie;
 pub mod debug;
@@ -20,6 +24,7 @@ mod home;
 mod json;
 mod login;
 mod metrics;
+mod node;
 pub mod peer;
 pub(crate) mod query;
 mod record;
@@ -41,6 +46,7 @@ use crate::problem::Problem;
 use crate::store::{Store, StoreError};
 use crate::supervisor::Inspector;
 use crate::supervisor::messages::EndSessions;
+use acts::Acts;
 use auth::Auth;
 use health::Readiness;
 
@@ -59,6 +65,7 @@ pub struct Doors {
     pub metrics: Arc<Metrics>,
     /// Whether `/metrics` is shown without a token.
     pub metrics_public: bool,
+    pub acts: Acts,
 }
 
 impl Doors {
@@ -86,6 +93,12 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         .service(only("/v1/devices/query", web::post().to(devices::query), "POST"))
         .service(get("/v1/devices/{device_id}", devices::device))
         .service(only("/v1/sessions/{session_id}", web::delete().to(sessions::kick), "DELETE"))
+        .service(bans::of_device())
+        .service(bans::all())
+        .service(bans::one())
+        .service(node::drain())
+        .service(node::log())
+        .service(get("/v1/audit", audit::audit))
         .service(get("/ws", needs_upgrade))
         .service(get("/v1/events/ws", needs_upgrade))
         .default_service(web::to(unknown_route));

@@ -132,6 +132,15 @@ impl Directory {
         }
     }
 
+    /// Whatever the device has here is to end.
+    pub fn to_end_all_of(&self, device: &DeviceId, what: Command, effects: &mut Effects) {
+        let Some(place) = self.devices.get(device) else { return };
+        effects.order(place.holder, what);
+        if let Some((start, seat)) = place.newcomer.as_deref() {
+            effects.order(Holder { session_id: start.data.session_id, seat: *seat }, what);
+        }
+    }
+
     /// Sessions that hold a place or wait for one.
     pub fn len(&self) -> usize {
         self.devices.values().map(|place| 1 + usize::from(place.newcomer.is_some())).sum()
@@ -140,12 +149,7 @@ impl Directory {
     /// An order for every session, to be given out over time.
     pub fn orders_for_all(&self, what: Command) -> Vec<(usize, Order)> {
         let mut effects = Effects::default();
-        for place in self.devices.values() {
-            effects.order(place.holder, what);
-            if let Some((start, seat)) = place.newcomer.as_deref() {
-                effects.order(Holder { session_id: start.data.session_id, seat: *seat }, what);
-            }
-        }
+        self.devices.keys().for_each(|device| self.to_end_all_of(device, what, &mut effects));
         effects.orders
     }
 }

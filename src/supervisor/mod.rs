@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod clock;
 pub(crate) mod directory;
+mod drain;
 pub mod inspector;
 pub mod messages;
 pub mod root;

@@ -7,6 +7,8 @@
 
 mod support;
 
+mod audit;
+mod bans;
 mod bench;
 mod cluster;
 mod crash;
@@ -20,6 +22,7 @@ mod layers;
 mod login;
 mod logs;
 mod metrics;
+mod node;
 mod order;
 mod outage;
 mod pace;

@@ -23,11 +23,11 @@ use crate::time::Timestamp;
 
 /// A list as every list of lastpong is told.
 #[derive(Serialize)]
-struct List<T> {
-    items: Vec<T>,
-    next_cursor: Option<String>,
-    total: u64,
-    now: Timestamp,
+pub(super) struct List<T> {
+    pub items: Vec<T>,
+    pub next_cursor: Option<String>,
+    pub total: u64,
+    pub now: Timestamp,
 }
 
 /// `GET /debug/performance`.
@@ -47,17 +47,28 @@ pub(super) async fn performance(
     Ok(answer(json::text(&facts)))
 }
 
-fn answer(json: String) -> HttpResponse {
+pub(super) fn answer(json: String) -> HttpResponse {
     HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).content_type("application/json").body(json)
 }
 
 /// Cursors are for handing back, not for reading: hexadecimal needs no escaping in an address.
-fn seal(place: &str) -> String {
+pub(super) fn seal(place: &str) -> String {
     use std::fmt::Write;
     place.bytes().fold(String::with_capacity(place.len() * 2), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
         hex
     })
+}
+
+/// The place that the parameter `cursor` of a list names, whose cursors begin so.
+pub(super) fn cursor_of<T: std::str::FromStr>(
+    params: &Params,
+    begins: &str,
+    allowed: &str,
+) -> Result<Option<T>, Problem> {
+    let Some(cursor) = params.text("cursor") else { return Ok(None) };
+    let place = unseal(cursor).and_then(|text| text.strip_prefix(begins)?.parse().ok());
+    place.map(Some).ok_or_else(|| Problem::bad_input("cursor", cursor, allowed))
 }
 
 fn unseal(cursor: &str) -> Option<String> {
