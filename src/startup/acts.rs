@@ -1,7 +1,6 @@
 //! What operators act with, and what follows what they did.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::Addr;
 use anyhow::Context as _;
@@ -14,9 +13,6 @@ use crate::supervisor::admission::Admission;
 use crate::supervisor::root::RootSupervisor;
 
 use super::{Node, Running};
-
-/// How long a start waits for the bans of a store that may be away.
-const FIRST_LOOK: Duration = Duration::from_secs(3);
 
 impl Node {
     pub(super) fn acts(&self, root: &Addr<RootSupervisor>, admission: &Arc<Admission>) -> Acts {
@@ -45,11 +41,11 @@ impl Node {
             metrics: running.metrics.clone(),
         });
         bans.remember().await;
-        match tokio::time::timeout(FIRST_LOOK, bans.catch_up()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) if self.stores.journal.is_none() => return Err(error).context("the bans"),
-            Ok(Err(_)) | Err(_) => {
-                log::warn!("the bans cannot be read: those that this node knew last hold until they can");
+        match bans.catch_up().await {
+            Ok(()) => {}
+            Err(error) if self.stores.journal.is_none() => return Err(error).context("the bans"),
+            Err(error) => {
+                log::warn!(error:% = error; "the bans cannot be read: those that this node knew last hold until they can");
             }
         }
         self.aside.spawn(bans.run());

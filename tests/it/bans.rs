@@ -203,6 +203,49 @@ async fn what_was_banned_last_holds_without_the_stores() {
     .await;
 }
 
+/// As many as a list that others keep may have, which some script has put on the record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_bans_hold_and_are_kept() {
+    const DEVICES: u32 = 100_000;
+    const NETWORKS: u32 = 3_000;
+    let mut cluster = Cluster::start(1, &[]).await;
+    let columns = "INSERT INTO bans (id, device_id, remote_addr, banned_by, banned_at, rev)";
+    let id = "md5(random()::text || n)::uuid";
+    let all = DEVICES + NETWORKS;
+    let script = [
+        format!(
+            "{columns} SELECT {id}, 'many-' || n, NULL, 'a script', 0, n FROM generate_series(1, {DEVICES}) n"
+        ),
+        format!(
+            "{columns} SELECT {id}, NULL, '10.' || n / 256 || '.' || n % 256 || '.0/24', 'a script', 0, {DEVICES} + n \
+             FROM generate_series(1, {NETWORKS}) n"
+        ),
+        format!("UPDATE ban_head SET newest = {all}"),
+    ];
+    cluster.stores.suffer(|stores| stores.postgres.sql(&script.join("; ")));
+    let node = &cluster.nodes[0];
+    let last = format!("many-{DEVICES}");
+    eventually("the last of them", async || knock(node, &last).await.err()).await;
+    is_refused(node, "many-1", "this device").await;
+    is_let_in(node, "many-0").await;
+    assert_eq!(node.json("/v1/bans?limit=1").await["total"], all);
+    assert_eq!(act(node, Method::PUT, "/v1/devices/one-more/ban", None).await.0, 200);
+    eventually("one more", async || knock(node, "one-more").await.err()).await;
+    // The record is asked again when what it said before is kept.
+    let asked = r#"lastpong_store_seconds_count{op="bans",store="sql"}"#;
+    let before = metric(node, asked).await;
+    eventually("the next question", async || (metric(node, asked).await > before).then_some(())).await;
+
+    cluster.stores.suffer(|stores| stores.postgres.kill());
+    let mut node = cluster.nodes.remove(0);
+    node.kill().await;
+    let node = node.restart().await;
+    for device in ["many-1", &last, "one-more"] {
+        is_refused(&node, device, "this device").await;
+    }
+    is_let_in(&node, "many-0").await;
+}
+
 #[tokio::test]
 async fn bans_are_listed_by_pages_newest_first() {
     let server = Server::start(&[]).await;

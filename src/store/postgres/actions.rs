@@ -48,6 +48,17 @@ const LIFT: &str = "
     )
     SELECT rev FROM lifted";
 
+/// What another node is deleting, or an operator giving anew, is left to them: nobody waits, and none for each other.
+const FORGET_BANS: &str = "
+    DELETE FROM bans WHERE id IN (
+        SELECT id FROM bans WHERE until < $1 OR lifted_at < $1 LIMIT $2 FOR UPDATE SKIP LOCKED
+    )";
+
+const FORGET_AUDIT: &str = "
+    DELETE FROM audit WHERE id IN (
+        SELECT id FROM audit WHERE at < $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED
+    )";
+
 #[derive(QueryableByName)]
 struct Rev {
     #[diesel(sql_type = BigInt)]
@@ -192,14 +203,8 @@ impl PostgresStore {
         self.writing
             .call(move |conn| {
                 async move {
-                    let over: Vec<Uuid> = bans::table
-                        .filter(bans::until.lt(before.0).or(bans::lifted_at.lt(before.0)))
-                        .limit(row_limit(batch))
-                        .select(bans::id)
-                        .load(conn)
-                        .await?;
-                    // By id, which a ban given anew meanwhile does not have.
-                    Ok(diesel::delete(bans::table.filter(bans::id.eq_any(over))).execute(conn).await?)
+                    let forget = diesel::sql_query(FORGET_BANS).bind::<BigInt, _>(before.0);
+                    Ok(forget.bind::<BigInt, _>(row_limit(batch)).execute(conn).await?)
                 }
                 .boxed()
             })
@@ -242,14 +247,8 @@ impl PostgresStore {
         self.writing
             .call(move |conn| {
                 async move {
-                    let old: Vec<Uuid> = audit::table
-                        .filter(audit::at.lt(older_than.0))
-                        .order(audit::at)
-                        .limit(row_limit(batch))
-                        .select(audit::id)
-                        .load(conn)
-                        .await?;
-                    Ok(diesel::delete(audit::table.filter(audit::id.eq_any(old))).execute(conn).await?)
+                    let forget = diesel::sql_query(FORGET_AUDIT).bind::<BigInt, _>(older_than.0);
+                    Ok(forget.bind::<BigInt, _>(row_limit(batch)).execute(conn).await?)
                 }
                 .boxed()
             })
