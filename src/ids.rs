@@ -140,6 +140,14 @@ uuid_v7!(
     /// One event, through every retry of its delivery.
     EventId
 );
+uuid_v7!(
+    /// One ban. The same device banned anew is another.
+    BanId
+);
+uuid_v7!(
+    /// One entry of the audit.
+    AuditId
+);
 
 /// One run of one node: who writes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

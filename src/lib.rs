@@ -12,6 +12,7 @@
 //! | [`registry`] | the one writer of the record, in group commits |
 //! | [`store`] | the record itself: sessions and the event log, in SQL |
 //! | [`login`] | users: their passwords, and the logins that last |
+//! | [`bans`] | who may not come in |
 //! | [`feed`] | reading the log: live, from memory, or from the store |
 //! | [`http`] | everyone who asks: subscribers, operators, probes |
 //! | [`startup`] | wires the above, and takes it down in order |
@@ -19,8 +20,8 @@
 //! | [`watch`] | as much apart: the terminal view of an operator |
 //!
 //! The leaves below them know nothing of each other's state: [`ids`], [`time`], [`reason`], [`event`],
-//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`role`], [`schema`],
-//! [`secret`], [`token`], [`trace`].
+//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`log_filter`], [`role`],
+//! [`schema`], [`secret`], [`token`], [`trace`].
 //!
 //! # What holds everywhere
 //!
@@ -30,6 +31,7 @@
 //! - No deadline passes while this process stands still ([`supervisor::clock`]).
 //! - Every queue is bounded, and counts what it refuses.
 
+pub mod bans;
 pub mod breaker;
 pub mod chaos;
 pub mod cluster;
@@ -40,6 +42,7 @@ pub mod feed;
 pub mod fuzz;
 pub mod http;
 pub mod ids;
+pub mod log_filter;
 pub mod login;
 pub mod metrics;
 pub mod problem;

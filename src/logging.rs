@@ -11,26 +11,55 @@ mod throttle;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
+use std::sync::Arc;
 
 use lastpong::config::{LogFormat, Settings};
-use log::Record;
+use lastpong::log_filter::LogFilter;
 use log::kv::{Error, Key, Value, VisitSource};
+use log::{LevelFilter, Log, Metadata, Record};
 use serde_json::{Map, Value as Json};
 
-/// Starts logging as the settings say; to be called once.
-pub fn init(settings: &Settings) {
+/// Starts logging as the settings say; to be called once. What is logged can be changed by what it returns.
+pub fn init(settings: &Settings) -> Arc<LogFilter> {
+    let filter = LogFilter::new(&settings.rust_log).expect("the settings were checked");
+    let filter = Arc::new(filter);
     let mut builder = env_logger::Builder::new();
-    builder.parse_filters(&settings.rust_log).target(env_logger::Target::Stderr);
+    // The filter is asked before.
+    builder.filter_level(LevelFilter::Trace).target(env_logger::Target::Stderr);
     match settings.log_format {
         LogFormat::Text => builder.format_timestamp_micros(),
         LogFormat::Json => builder.format(write_json),
     };
     let logger = builder.build();
-    log::set_max_level(logger.filter());
+    log::set_max_level(filter.level());
     let throttled = throttle::Throttle::new(logger, settings.log_lines_per_sec);
-    log::set_boxed_logger(Box::new(throttled)).expect("logging is started once");
+    let filtered = Filtered { filter: filter.clone(), logger: throttled };
+    log::set_boxed_logger(Box::new(filtered)).expect("logging is started once");
     if settings.log_format == LogFormat::Json {
         std::panic::set_hook(Box::new(tell_panic));
+    }
+    filter
+}
+
+/// Passes on what is to be logged at the moment.
+struct Filtered<L> {
+    filter: Arc<LogFilter>,
+    logger: L,
+}
+
+impl<L: Log> Log for Filtered<L> {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.filter.passes(metadata) && self.logger.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.filter.passes(record.metadata()) {
+            self.logger.log(record);
+        }
+    }
+
+    fn flush(&self) {
+        self.logger.flush();
     }
 }
 

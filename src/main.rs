@@ -9,12 +9,14 @@ mod users;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
 use lastpong::config::{self, Database, Settings, units};
 use lastpong::ids::{DeviceId, DeviceType};
+use lastpong::log_filter::LogFilter;
 use lastpong::secret::make_private_dir;
 use lastpong::store::Store;
 use lastpong::swarm::options::{HELP as SWARM_HELP, SwarmOptions};
@@ -139,9 +141,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    logging::init(&settings);
+    let log_filter = logging::init(&settings);
     finish(match command {
-        Command::Serve => serve(settings),
+        Command::Serve => serve(settings, log_filter),
         Command::Token { device, ttl, device_type } => token(&settings, &device, ttl, device_type.as_ref()),
         Command::CheckConfig { .. } => print(&check_config(&settings)),
         Command::Migrate => migrate(&settings),
@@ -204,9 +206,9 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-fn serve(settings: Settings) -> anyhow::Result<()> {
+fn serve(settings: Settings, log_filter: Arc<LogFilter>) -> anyhow::Result<()> {
     let hints = first_start(&settings)?;
-    lastpong::startup::serve(settings, |bound| {
+    lastpong::startup::serve(settings, log_filter, |bound| {
         let line = format!("dashboard: http://{}/\n{hints}", reachable(bound));
         if let Err(e) = print(&line) {
             log::warn!(error:% = e; "the dashboard's address could not be printed");

@@ -68,6 +68,7 @@ words! {
         Malformed = "malformed",
         Unauthorized = "unauthorized",
         Forbidden = "forbidden",
+        Banned = "banned",
         TokenUsed = "token_used",
         Limited = "limited",
         Draining = "draining",

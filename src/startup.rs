@@ -5,6 +5,7 @@
 //! is to be recorded waits in the journal. Down: nobody is let in, sessions are ended over the spread, the registry settles,
 //! subscribers are told the rest, the stores close.
 
+mod acts;
 mod stop;
 mod stores;
 mod workers;
@@ -33,6 +34,7 @@ use crate::http::dashboard::{self, Pulse};
 use crate::http::health::Readiness;
 use crate::http::peer::Proxies;
 use crate::ids::{Incarnation, Run};
+use crate::log_filter::LogFilter;
 use crate::login::Logins;
 use crate::metrics::Metrics;
 use crate::projection;
@@ -68,7 +70,11 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// What kept it from starting, or from stopping in good order.
-pub fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+pub fn serve(
+    settings: Settings,
+    log_filter: Arc<LogFilter>,
+    ready: impl FnOnce(SocketAddr),
+) -> anyhow::Result<()> {
     for name in settings.without_effect() {
         log::warn!("{name} is set but has no effect in this version");
     }
@@ -89,6 +95,7 @@ pub fn serve(settings: Settings, ready: impl FnOnce(SocketAddr)) -> anyhow::Resu
         token_secret,
         admin_token,
         stores,
+        log_filter,
         aside: aside.handle().clone(),
     };
     let served = system.block_on(node.run(listener, ready));
@@ -102,6 +109,7 @@ struct Node {
     token_secret: Secret,
     admin_token: Secret,
     stores: Stores,
+    log_filter: Arc<LogFilter>,
     /// For work that no device waits for.
     aside: tokio::runtime::Handle,
 }
@@ -197,6 +205,7 @@ impl Node {
             run: run.clone(),
             grouping: Grouping { delay: settings.commit_delay, size: settings.commit_batch },
             retention: settings.event_retention,
+            audit_retention: settings.audit_retention,
             sweep_batch: settings.cleanup_batch_size,
             store_away,
             direct: direct.clone(),
@@ -232,6 +241,7 @@ impl Node {
             readiness: Readiness::new(admission.clone(), self.stores.probes(live.as_ref())),
             metrics: metrics.clone(),
             metrics_public: settings.metrics_public,
+            acts: self.acts(&root, &admission),
         });
         doors.pulse.start(&self.aside);
         let mut running = Running {
@@ -247,6 +257,7 @@ impl Node {
             projector: None,
         };
         self.join(&mut running, live.as_ref()).await?;
+        self.follow_operators(&running).await?;
         if let Some(live) = live {
             self.project(&mut running, live);
         }

@@ -15,6 +15,7 @@ use lastpong::login::password;
 use lastpong::role::Role;
 use lastpong::secret::{Secret, make_private_dir};
 use lastpong::store::Store;
+use lastpong::store::audit::{Action, Signature};
 use lastpong::store::users::{Credential, Password, User};
 use lastpong::time::Timestamp;
 
@@ -64,10 +65,31 @@ pub fn run(what: &UserCommand, settings: &Settings) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         let done = apply(what, password, &store).await;
+        let noted = match (&done, acted(what)) {
+            (Ok(_), Some((action, name))) => note(settings, &store, action, name).await,
+            _ => Ok(()),
+        };
         store.close().await;
-        done
+        noted.and(done)
     })?;
     super::print(&done)
+}
+
+/// What is done to whom, where something is.
+fn acted(what: &UserCommand) -> Option<(Action, &UserName)> {
+    match what {
+        UserCommand::Add { name, .. } => Some((Action::UserAdd, name)),
+        UserCommand::Passwd { name } => Some((Action::UserPassword, name)),
+        UserCommand::Remove { name } => Some((Action::UserRemove, name)),
+        UserCommand::List => None,
+    }
+}
+
+/// For the audit. Whoever may run this may write the database: more than that is not known of him.
+async fn note(settings: &Settings, store: &Store, action: Action, name: &UserName) -> anyhow::Result<()> {
+    let (actor, node) = ("command line".to_owned(), settings.node_id.clone());
+    let entry = Signature { actor, remote_addr: None, node }.entry(action, name, None);
+    store.note(entry).await.context("it is done, and could not be noted in the audit")
 }
 
 /// What it says when it is done.

@@ -143,6 +143,9 @@ settings! {
     /// How long events are kept for subscribers that come back.
     #[serde(deserialize_with = "duration")]
     "LASTPONG_EVENT_RETENTION" event_retention: Duration = "7d", Kind::Duration(ms(SEC), ms(3_650 * DAY));
+    /// How long it is kept what operators did (`/v1/audit`).
+    #[serde(deserialize_with = "duration")]
+    "LASTPONG_AUDIT_RETENTION" audit_retention: Duration = "90d", Kind::Duration(ms(SEC), ms(3_650 * DAY));
     /// How long a node may be silent before its sessions are another's to end.
     #[serde(deserialize_with = "duration")]
     "LASTPONG_NODE_LEASE" node_lease: Duration = "10s", Kind::Duration(ms(SEC), ms(HOUR));

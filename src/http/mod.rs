@@ -10,7 +10,10 @@
 //! Requests with an `Upgrade` header never come here: they are taken over before, see `upgrade`. For them
 //! this module offers [`events_ws::events_ws`] and [`auth::Auth::allow`].
 
+pub mod acts;
+mod audit;
 pub mod auth;
+mod bans;
 mod body;
 mod browser;
 mod cookie;
@@ -23,6 +26,7 @@ pub mod health;
 mod json;
 mod login;
 mod metrics;
+mod node;
 mod openapi;
 mod pages;
 pub mod peer;
@@ -51,6 +55,7 @@ use crate::problem::Problem;
 use crate::store::{Store, StoreError};
 use crate::supervisor::Inspector;
 use crate::supervisor::messages::EndSessions;
+use acts::Acts;
 use auth::Auth;
 use dashboard::Pulse;
 use health::Readiness;
@@ -75,6 +80,7 @@ pub struct Doors {
     pub metrics: Arc<Metrics>,
     /// Whether `/metrics` is shown without a token.
     pub metrics_public: bool,
+    pub acts: Acts,
 }
 
 impl Doors {
@@ -93,19 +99,34 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         .service(get("/readyz", health::readyz))
         .service(get("/metrics", metrics::metrics))
         .service(get("/openapi.json", openapi::document))
-        .service(get_or("/login", login::page, web::post().to(login::login), "GET, HEAD, POST"))
-        .service(only("/logout", web::post().to(login::logout), "POST"))
-        .service(only("/auth/login", web::post().to(login::token), "POST"))
+        .service(get_or("/login", login::page, [web::post().to(login::login)], "GET, HEAD, POST"))
+        .service(only("/logout", [web::post().to(login::logout)], "POST"))
+        .service(only("/auth/login", [web::post().to(login::token)], "POST"))
         .service(get("/v1/events", events::events))
         .service(get("/debug/connections", debug::connections))
         .service(get("/debug/connections/{session_id}", debug::connection))
         .service(get("/debug/events", debug::events))
         .service(get("/debug/performance", debug::performance))
         .service(get("/debug/live", dashboard::live))
-        .service(only("/v1/devices/query", web::post().to(devices::query), "POST"))
+        .service(only("/v1/devices/query", [web::post().to(devices::query)], "POST"))
         .service(get("/v1/devices/{device_id}", devices::device))
         .service(get("/v1/devices/{device_id}/sessions", debug::sessions_of))
-        .service(only("/v1/sessions/{session_id}", web::delete().to(sessions::kick), "DELETE"))
+        .service(only("/v1/sessions/{session_id}", [web::delete().to(sessions::kick)], "DELETE"))
+        .service(only(
+            "/v1/devices/{device_id}/ban",
+            [web::put().to(bans::ban_device), web::delete().to(bans::lift_device)],
+            "PUT, DELETE",
+        ))
+        .service(get_or("/v1/bans", bans::list, [web::post().to(bans::ban_network)], "GET, HEAD, POST"))
+        .service(only("/v1/bans/{id}", [web::delete().to(bans::lift)], "DELETE"))
+        .service(get_or(
+            "/v1/node/drain",
+            node::look,
+            [web::post().to(node::begin), web::delete().to(node::undo)],
+            "GET, HEAD, POST, DELETE",
+        ))
+        .service(get_or("/v1/node/log", node::logged, [web::put().to(node::set_log)], "GET, HEAD, PUT"))
+        .service(get("/v1/audit", audit::audit))
         .service(get("/ws", devices_upgrade))
         .service(get("/v1/events/ws", subscribers_upgrade))
         .default_service(web::to(unknown_route));
@@ -121,14 +142,20 @@ where
     looked_at(path, handler).default_service(wrong_method("GET, HEAD"))
 }
 
-/// A resource that is looked at, and that takes one method more.
-fn get_or<F, Args>(path: &str, handler: F, route: Route, methods: &'static str) -> Resource
+/// A resource that is looked at, and that takes other methods as well.
+fn get_or<F, Args, const N: usize>(
+    path: &str,
+    handler: F,
+    routes: [Route; N],
+    methods: &'static str,
+) -> Resource
 where
     F: Handler<Args>,
     Args: FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    looked_at(path, handler).route(route).default_service(wrong_method(methods))
+    let resource = routes.into_iter().fold(looked_at(path, handler), Resource::route);
+    resource.default_service(wrong_method(methods))
 }
 
 fn looked_at<F, Args>(path: &str, handler: F) -> Resource
@@ -141,9 +168,10 @@ where
     web::resource(path).route(web::get().to(handler)).route(head)
 }
 
-/// A resource with one method.
-fn only(path: &str, route: Route, method: &'static str) -> Resource {
-    web::resource(path).route(route).default_service(wrong_method(method))
+/// A resource that is not looked at.
+fn only<const N: usize>(path: &str, routes: [Route; N], methods: &'static str) -> Resource {
+    let resource = routes.into_iter().fold(web::resource(path), Resource::route);
+    resource.default_service(wrong_method(methods))
 }
 
 fn wrong_method(allowed: &'static str) -> Route {

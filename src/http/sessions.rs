@@ -10,10 +10,11 @@ use super::Doors;
 use super::auth::Admin;
 use super::query::{Params, session_id};
 use super::traced;
-use crate::ids::SessionId;
+use crate::ids::{DeviceId, SessionId};
 use crate::problem::{self, Problem};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::Status;
+use crate::store::audit::Action;
 use crate::supervisor::messages::{EndSessions, ToEnd};
 
 /// Kick: end a session, on whichever node it is
@@ -26,7 +27,7 @@ use crate::supervisor::messages::{EndSessions, ToEnd};
     ),
 )]
 pub(super) async fn kick(
-    _: Admin,
+    Admin(caller): Admin,
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
@@ -36,6 +37,7 @@ pub(super) async fn kick(
     if let Some(view) = doors.inspector.find(id).await {
         let (reason, detected_by) = (Reason::Kicked, DetectedBy::Operator);
         let what = ToEnd { device_id: view.start.device_id.clone(), session_id: id, reason, detected_by };
+        doors.note(doors.entry((&caller, &request), Action::Kick, id, Some(told(&what.device_id)))).await?;
         match doors.ends.send(EndSessions(vec![what])).await {
             // It ended a moment ago.
             Ok(0) => {}
@@ -54,10 +56,16 @@ pub(super) async fn kick(
         .timed("session", doors.store.session(id))
         .await?
         .filter(|record| record.status == Status::Active);
-    let (Some(_), Some(cluster)) = (record, doors.store.cluster()) else { return Err(over()) };
+    let (Some(record), Some(cluster)) = (record, doors.store.cluster()) else { return Err(over()) };
+    doors.note(doors.entry((&caller, &request), Action::Kick, id, Some(told(&record.device_id)))).await?;
     let run = doors.run.borrow().clone();
     match cluster.end_session(&run, id, Reason::Kicked, DetectedBy::Operator).await? {
         Some(_) => Ok(HttpResponse::NoContent().finish()),
         None => Err(over()),
     }
+}
+
+/// Whose session it was, in the words of the audit.
+fn told(device: &DeviceId) -> String {
+    format!("of device {device}")
 }

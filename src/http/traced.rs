@@ -35,6 +35,11 @@ pub(super) async fn traced<B: MessageBody + 'static>(
     Ok(response)
 }
 
+/// Whether it is worth finding out which sessions a request changes.
+pub(super) fn is(request: &HttpRequest) -> bool {
+    request.extensions().contains::<Cause>()
+}
+
 /// The request is about to change this session: their spans are linked.
 pub(super) fn touch(request: &HttpRequest, id: SessionId) {
     if let Some(cause) = request.extensions_mut().get_mut::<Cause>() {

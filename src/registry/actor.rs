@@ -44,6 +44,8 @@ pub struct Parts {
     pub run: Run,
     pub grouping: Grouping,
     pub retention: Duration,
+    /// How long the audit is kept.
+    pub audit_retention: Duration,
     /// The least rows of a sweep; a sweep that finds more to do grows.
     pub sweep_batch: usize,
     /// True while writes are made durable nowhere.

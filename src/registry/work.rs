@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 
+use crate::bans::KEPT;
 use crate::event::Event;
 use crate::metrics::Metrics;
 use crate::store::journal::Entry;
@@ -158,7 +159,12 @@ impl Registry {
         }
         let (store, run) = (self.parts.store.clone(), self.course.run().clone());
         let pages: Vec<_> = (0..HEARD).map_while(|_| self.heard.pop_first()).map(|(_, page)| page).collect();
-        let older_than = self.retention_clock.read(Now::read()).saturating_sub(self.parts.retention);
+        let now = self.retention_clock.read(Now::read());
+        let past = Past {
+            events: now.saturating_sub(self.parts.retention),
+            audit: now.saturating_sub(self.parts.audit_retention),
+            bans: now.saturating_sub(KEPT),
+        };
         let batch = self.sweep_batch;
         let sweeps = pages.is_empty();
         self.sweep_due &= !sweeps;
@@ -166,7 +172,7 @@ impl Registry {
         let work = async move {
             let call = async {
                 match sweeps {
-                    true => metrics.timed("sql", "sweep", sweep(&store, &metrics, older_than, batch)).await,
+                    true => metrics.timed("sql", "sweep", sweep(&store, &metrics, past, batch)).await,
                     false => {
                         let touched = metrics.timed("sql", "touch", store.touch(run.incarnation, pages));
                         touched.await.map(|()| 0)
@@ -225,17 +231,22 @@ impl Registry {
     }
 }
 
-/// Deletes what is past retention, and counts what the log keeps.
-async fn sweep(
-    store: &Store,
-    metrics: &Metrics,
-    older_than: Timestamp,
-    batch: usize,
-) -> Result<usize, StoreError> {
-    let swept = store.expire_events(older_than, batch).await?;
+/// What of each is older is past retention.
+#[derive(Clone, Copy)]
+struct Past {
+    events: Timestamp,
+    audit: Timestamp,
+    bans: Timestamp,
+}
+
+/// Deletes what is past retention, and counts what the log keeps. Says how much of that went of which most did.
+async fn sweep(store: &Store, metrics: &Metrics, past: Past, batch: usize) -> Result<usize, StoreError> {
+    let events = store.expire_events(past.events, batch).await?;
+    let audit = store.forget_audit(past.audit, batch).await?;
+    let bans = store.forget_bans(past.bans, batch).await?;
     let bounds = store.bounds().await?;
     metrics.record.event_log_events.set(bounds.newest - bounds.oldest + 1);
-    Ok(swept)
+    Ok(events.max(audit).max(bans))
 }
 
 /// What may be welcomed: its place in its device's order is known only when it is moved.

@@ -18,6 +18,7 @@ use actix_web::http::header::HeaderValue;
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
+use crate::bans::Banned;
 use crate::config::Settings;
 use crate::event::{Connected, Meta};
 use crate::ids::{DeviceType, EventId, SessionId};
@@ -87,8 +88,15 @@ impl Gate {
         let asked = Asked::parse(head.uri.query().unwrap_or("")).map_err(malformed)?;
         let remote_addr = head.peer_addr.ok_or_else(|| malformed(Problem::bad_request("no peer address")))?;
         self.check_origin(head.headers())?;
+        let (bans, now) = (self.admission.bans(), Timestamp::now());
+        if let Some(why) = bans.refuse_address(remote_addr.ip(), now) {
+            return Err(banned(why));
+        }
         let (token, subprotocol) = token(head.headers())?;
         let claims = self.tokens.verify(token).map_err(|error| unauthorized(error.to_string()))?;
+        if let Some(why) = bans.refuse(&claims.device_id, remote_addr.ip(), now) {
+            return Err(banned(why));
+        }
         if let (Some(asked), Some(granted)) = (&asked.device_type, &claims.device_type)
             && asked != granted
         {
@@ -246,6 +254,11 @@ fn not_a_handshake(error: HandshakeError) -> Problem {
 
 fn unauthorized(detail: impl Into<String>) -> Refused {
     (Handshake::Unauthorized, Problem::unauthorized(detail))
+}
+
+/// The operator's reason is not the device's to know.
+fn banned(why: Banned) -> Refused {
+    (Handshake::Banned, Problem::new(StatusCode::FORBIDDEN, why.to_string()))
 }
 
 /// The token, from the header or the subprotocols, and whether our subprotocol was offered.

@@ -29,7 +29,8 @@ impl Node {
         projector: Option<Projector>,
     ) -> anyhow::Result<()> {
         let spread = self.settings.drain_spread;
-        running.root.send(Drain { spread }).await?;
+        // Over one that an operator began, too.
+        let _ = running.root.send(Drain::Begin { spread, for_good: true }).await?;
         let all_ended = async {
             // No session, nobody on the way in, no socket still being closed, no fact on its way to the store.
             while running.root.send(CountSessions).await? > 0

@@ -3,6 +3,7 @@
 //! A store is put through it with [`contract_tests!`], given the type of its [`Bench`]. The tests use real files or
 //! servers; what goes wrong in them goes wrong in the database.
 
+pub(super) mod actions;
 pub(super) mod content;
 pub(super) mod faults;
 pub(super) mod order;
@@ -38,6 +39,7 @@ macro_rules! contract_tests {
             content: what_is_written_is_read, history_pages, who_is_here_is_told, recovery_ends_the_lost, pages_of_the_last_heard_keep_to_their_run;
             faults: a_failed_batch_leaves_nothing, readers_see_whole_batches, close_finishes_the_work;
             random: random_histories;
+            actions: bans_come_and_go, a_ban_ends_by_itself, changes_of_bans_are_numbered, bans_at_once_are_all_told, the_audit_is_paged_and_forgotten;
             users: users_come_and_go, a_login_lasts_as_long_as_its_password, logins_end_and_are_bounded;
         );
     };

@@ -10,6 +10,7 @@
 //!
 //! Left out on purpose: giving space back to the disk. A journal that was long once is used again.
 
+mod aside;
 mod entry;
 
 #[cfg(test)]

@@ -9,6 +9,8 @@
 //!
 //! All SQL of lastpong is in this folder.
 
+pub mod audit;
+pub mod bans;
 mod error;
 mod filter;
 pub(crate) mod heard;

@@ -10,6 +10,7 @@
 //!
 //! Left out on purpose: replicas for reading. What they do not have yet would look like what is not there.
 
+mod actions;
 mod batch;
 mod calls;
 mod cluster;

@@ -92,5 +92,39 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    bans (id) {
+        id -> Text,
+        device_id -> Nullable<Text>,
+        remote_addr -> Nullable<Text>,
+        reason -> Nullable<Text>,
+        banned_by -> Text,
+        banned_at -> BigInt,
+        until -> Nullable<BigInt>,
+        lifted_at -> Nullable<BigInt>,
+        rev -> BigInt,
+    }
+}
+
+diesel::table! {
+    ban_head (id) {
+        id -> BigInt,
+        newest -> BigInt,
+    }
+}
+
+diesel::table! {
+    audit (id) {
+        id -> Text,
+        at -> BigInt,
+        actor -> Text,
+        remote_addr -> Nullable<Text>,
+        action -> Text,
+        target -> Text,
+        detail -> Nullable<Text>,
+        node_id -> Text,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(users, logins);
 diesel::allow_tables_to_appear_in_same_query!(nodes, devices, session_records, last_heard, events, log_head);

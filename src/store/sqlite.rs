@@ -5,6 +5,7 @@
 //!
 //! Left out on purpose: giving space back to the disk. Retention frees pages, new events fill them.
 
+mod actions;
 mod batch;
 mod heard;
 pub(in crate::store) mod open;

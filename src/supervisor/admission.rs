@@ -1,4 +1,4 @@
-//! Who may still come in: the node's limits, asked by every worker before an upgrade is answered.
+//! Who may still come in: the node's limits and bans, asked by every worker before an upgrade is answered.
 //!
 //! A [`Pass`] counts its session for as long as it lives. Nothing here waits, and nothing is recorded.
 
@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::bans::Bans;
 use crate::rate::Rate;
 use crate::time::Mono;
 
@@ -31,6 +32,7 @@ pub struct Admission {
     backlog: AtomicUsize,
     draining: AtomicBool,
     store_away: Arc<AtomicBool>,
+    bans: Arc<Bans>,
 }
 
 /// Why nobody comes in just now. Each is for the device to wait out.
@@ -69,7 +71,12 @@ impl Admission {
             backlog: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             store_away,
+            bans: Arc::default(),
         })
+    }
+
+    pub fn bans(&self) -> &Arc<Bans> {
+        &self.bans
     }
 
     /// A place for one more session from `ip`.
@@ -107,8 +114,9 @@ impl Admission {
         Ok(())
     }
 
-    pub fn drain(&self) {
-        self.draining.store(true, Relaxed);
+    /// Lets nobody in from here on, or everybody again.
+    pub fn drain(&self, drains: bool) {
+        self.draining.store(drains, Relaxed);
     }
 
     pub fn is_draining(&self) -> bool {
@@ -165,7 +173,7 @@ mod tests {
         drop((held, other));
         assert!(admission.enter(a, now).is_ok());
         assert!(admission.per_ip.lock().unwrap().is_empty());
-        admission.drain();
+        admission.drain(true);
         assert_eq!(admission.enter(a, now).unwrap_err(), Refusal::Draining);
     }
 }

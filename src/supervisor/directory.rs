@@ -128,6 +128,16 @@ impl Directory {
         effects.order(start, seat, Command::End { reason: what.reason, detected_by: what.detected_by });
     }
 
+    /// Whatever the device has here is to end.
+    pub fn to_end_all_of(&self, device: &DeviceId, what: Command, effects: &mut Effects) {
+        if let Some((holder, seat)) = self.holders.get_key_value(device) {
+            effects.order(&holder.0, *seat, what);
+        }
+        if let Some((start, seat)) = self.newcomers.get(device) {
+            effects.order(&start.data, *seat, what);
+        }
+    }
+
     /// Sessions that hold a place or wait for one.
     pub fn len(&self) -> usize {
         self.holders.len() + self.newcomers.len()

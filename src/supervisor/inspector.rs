@@ -50,6 +50,11 @@ impl Inspector {
         self.look_at(FRESH).await
     }
 
+    /// What each worker holds now: no snapshot that was begun before this was asked, but where a worker does not answer.
+    pub async fn look_now(&self) -> Vec<Arc<WorkerSnapshot>> {
+        self.look_at(Duration::ZERO).await
+    }
+
     /// The same for who looks again and again, and rather at once: where many sessions make a snapshot take long, the last
     /// one, up to two seconds after it was taken, while the next is.
     pub async fn glance(&self) -> Vec<Arc<WorkerSnapshot>> {

@@ -3,11 +3,14 @@
 //! Facts go up from a worker in the order in which they happened; orders come down. Both travel in batches, so
 //! that a storm fills few places of a mailbox.
 
+use std::time::Duration;
+
 use actix::Message;
 
 use crate::ids::{DeviceId, SessionId};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::{End, Start};
+use crate::time::Timestamp;
 
 use super::closeup::CloseUp;
 
@@ -76,12 +79,51 @@ pub struct ToEnd {
     pub detected_by: DetectedBy,
 }
 
-/// End every session, spread over a time.
+/// Whatever sessions these devices have here are to end. The answer is how many that are.
 #[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Drain {
-    pub spread: std::time::Duration,
+#[rtype(result = "usize")]
+pub struct EndDevices {
+    pub devices: Vec<DeviceId>,
+    pub reason: Reason,
+    pub detected_by: DetectedBy,
 }
+
+/// What is asked of this node's drain. The answer is how it stands then.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "Result<DrainView, Stopping>")]
+pub enum Drain {
+    /// Let nobody in, and end every session, spread over a time; asked again, over the new time. `for_good` where the
+    /// process stops after it.
+    Begin {
+        spread: Duration,
+        for_good: bool,
+    },
+    /// Let devices in again. Who was told to end has ended.
+    Undo,
+    Look,
+}
+
+/// How this node's drain stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainView {
+    /// Sessions that have not ended.
+    pub live: usize,
+    /// None where it is not draining.
+    pub drain: Option<DrainFacts>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainFacts {
+    /// Sessions there were when it began.
+    pub of: usize,
+    /// When all of them will have been told to end.
+    pub until: Timestamp,
+}
+
+/// This node drains because its process stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this node is stopping: its drain is not to be changed any more")]
+pub struct Stopping;
 
 /// How many sessions have not ended yet, with what of others has not gone to the registry.
 #[derive(Debug, Message)]

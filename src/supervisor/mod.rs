@@ -8,6 +8,7 @@ pub mod admission;
 pub mod clock;
 pub mod closeup;
 pub(crate) mod directory;
+mod drain;
 pub mod inspector;
 pub mod messages;
 pub mod root;

@@ -15,23 +15,24 @@ use actix::{Actor, AsyncContext, Context, Handler, Recipient};
 use tokio::sync::watch;
 
 use crate::chaos::{Safety, lacks};
+use crate::event::Connected;
 use crate::ids::{Incarnation, Run};
 use crate::metrics::Metrics;
 use crate::reason::{DetectedBy, Reason};
 use crate::registry::messages::{Fenced, Reborn, Record, Recorded};
 use crate::store::Write;
+use crate::time::Timestamp;
 
 use super::admission::Admission;
 use super::directory::{Directory, Effects};
+use super::drain::{self, Draining, Pace};
 use super::messages::{
-    Command, CountSessions, Drain, EndSessions, Enlist, Fact, Facts, Order, Orders, Seat, ToEnd,
+    Command, CountSessions, Drain, DrainFacts, DrainView, EndDevices, EndSessions, Enlist, Fact, Facts,
+    Order, Orders, Seat, Stopping, ToEnd,
 };
 
 const MAILBOX: usize = 256;
 const RETRY: Duration = Duration::from_millis(10);
-const DRAIN_STEP: Duration = Duration::from_millis(50);
-/// A drain goes at least so fast, in sessions a second: few sessions need no long spread.
-const DRAIN_FLOOR: f64 = 200.0;
 /// Writes in one message to the registry.
 const WRITES: usize = 1_000;
 
@@ -53,7 +54,7 @@ pub struct RootSupervisor {
     workers: Vec<Worker>,
     /// For the registry, in order: at most two a session.
     writes: VecDeque<Write>,
-    draining: Vec<(usize, Order)>,
+    draining: Option<Draining>,
 }
 
 #[derive(Default)]
@@ -80,7 +81,7 @@ impl RootSupervisor {
             directory: Directory::default(),
             workers: (0..workers).map(|_| Worker::default()).collect(),
             writes: VecDeque::new(),
-            draining: Vec::new(),
+            draining: None,
         }
     }
 
@@ -133,17 +134,50 @@ impl RootSupervisor {
         depth.with_label_values(&["orders"]).set(orders as i64);
     }
 
-    fn drain_step(&mut self, a_step: usize) {
-        let rest = self.draining.len().saturating_sub(a_step);
-        for (worker, order) in self.draining.split_off(rest) {
+    fn drain(&mut self, spread: Duration, for_good: bool, ctx: &mut Context<Self>) {
+        // Of one that is under way the count goes on.
+        let before = self.stop_draining(ctx);
+        let live = self.directory.len();
+        let pace = Pace::of(live, spread);
+        log::info!(sessions = live, per_sec = pace.per_sec as u64; "draining");
+        self.admission.drain(true);
+        let timer = ctx.run_interval(drain::STEP, |this, _| this.drain_step());
+        self.draining = Some(Draining::new(before.unwrap_or(live), pace, for_good, timer));
+        self.drain_step();
+    }
+
+    /// Says of how many the drain was that is no more. The doors stay as they are.
+    fn stop_draining(&mut self, ctx: &mut Context<Self>) -> Option<usize> {
+        let drain = self.draining.take()?;
+        ctx.cancel_future(drain.timer);
+        Some(drain.of)
+    }
+
+    fn drain_step(&mut self) {
+        let Some(drain) = &mut self.draining else { return };
+        for (worker, order) in drain.step() {
             self.workers[worker].waiting.push(order);
         }
-        if self.draining.is_empty() {
-            // Also who was let in just before the doors closed.
-            let what = Command::End { reason: Reason::Draining, detected_by: DetectedBy::Watchdog };
-            self.draining = self.directory.orders_for_all(what);
-        }
+        // Also who was let in just before the doors closed.
+        let what = Command::End { reason: Reason::Draining, detected_by: DetectedBy::Watchdog };
+        drain.refill(|| self.directory.orders_for_all(what));
         self.send();
+    }
+
+    fn drain_view(&self) -> DrainView {
+        let facts = |drain: &Draining| DrainFacts { of: drain.of, until: drain.until };
+        DrainView { live: self.directory.len(), drain: self.draining.as_ref().map(facts) }
+    }
+
+    /// Why a newcomer is to end at once, where it is.
+    fn turned_away(&self, start: &Connected, now: Timestamp) -> Option<(Reason, DetectedBy)> {
+        if start.incarnation != self.run.borrow().incarnation {
+            // Let in by the run that was declared lost meanwhile.
+            return Some((Reason::NodeLost, DetectedBy::Watchdog));
+        }
+        // Banned while it was on its way here. Whoever bans looks for sessions after the ban holds: none slips between.
+        let banned = self.admission.bans().refuse(&start.device_id, start.remote_addr.ip(), now);
+        banned.map(|_| (Reason::Banned, DetectedBy::Operator))
     }
 }
 
@@ -173,16 +207,14 @@ impl Handler<Facts> for RootSupervisor {
 
     fn handle(&mut self, Facts { worker, facts }: Facts, _: &mut Self::Context) {
         let mut effects = Effects::default();
-        let incarnation = self.run.borrow().incarnation;
+        let now = Timestamp::now();
         for fact in facts {
             match fact {
                 Fact::Arrived { key, start } => {
-                    let late = (start.data.incarnation != incarnation).then(|| start.data.clone());
+                    let away = self.turned_away(&start.data, now).map(|why| (why, start.data.clone()));
                     self.directory.arrived(start, Seat { worker: worker as u32, key }, &mut effects);
-                    if let Some(of) = late {
-                        // Let in by the run that was declared lost meanwhile.
+                    if let Some(((reason, detected_by), of)) = away {
                         let (device_id, session_id) = (of.device_id.clone(), of.session_id);
-                        let (reason, detected_by) = (Reason::NodeLost, DetectedBy::Watchdog);
                         let what = ToEnd { device_id, session_id, reason, detected_by };
                         self.directory.to_end(&what, &mut effects);
                     }
@@ -225,6 +257,21 @@ impl Handler<EndSessions> for RootSupervisor {
     }
 }
 
+impl Handler<EndDevices> for RootSupervisor {
+    type Result = usize;
+
+    fn handle(&mut self, what: EndDevices, _: &mut Self::Context) -> usize {
+        let mut effects = Effects::default();
+        let command = Command::End { reason: what.reason, detected_by: what.detected_by };
+        for device in &what.devices {
+            self.directory.to_end_all_of(device, command, &mut effects);
+        }
+        let held = effects.orders.len();
+        self.carry_out(effects);
+        held
+    }
+}
+
 impl Handler<Fenced> for RootSupervisor {
     type Result = ();
 
@@ -248,18 +295,22 @@ impl Handler<Fenced> for RootSupervisor {
 }
 
 impl Handler<Drain> for RootSupervisor {
-    type Result = ();
+    type Result = Result<DrainView, Stopping>;
 
-    fn handle(&mut self, Drain { spread }: Drain, ctx: &mut Self::Context) {
-        if self.admission.is_draining() {
-            return;
+    fn handle(&mut self, what: Drain, ctx: &mut Self::Context) -> Self::Result {
+        let stopping = self.draining.as_ref().is_some_and(|drain| drain.for_good);
+        match what {
+            Drain::Look => {}
+            Drain::Begin { .. } | Drain::Undo if stopping => return Err(Stopping),
+            Drain::Begin { spread, for_good } => self.drain(spread, for_good, ctx),
+            Drain::Undo => {
+                if self.stop_draining(ctx).is_some() {
+                    self.admission.drain(false);
+                    log::info!(sessions = self.directory.len(); "draining no more");
+                }
+            }
         }
-        self.admission.drain();
-        let per_sec = (self.directory.len() as f64 / spread.as_secs_f64().max(0.001)).max(DRAIN_FLOOR);
-        let a_step = (per_sec * DRAIN_STEP.as_secs_f64()).ceil() as usize;
-        log::info!(sessions = self.directory.len(), per_sec = per_sec as u64; "draining");
-        self.drain_step(0);
-        ctx.run_interval(DRAIN_STEP, move |this, _| this.drain_step(a_step));
+        Ok(self.drain_view())
     }
 }
 

@@ -1,6 +1,10 @@
-//! Full mailboxes below and beside the root: what finds no room waits in its order, and is counted.
+//! Full mailboxes below and beside the root: what finds no room waits in its order, and is counted. And who is sent away
+//! on arrival, and how drains follow each other.
 
 use super::*;
+use crate::ids::BanId;
+use crate::store::Start;
+use crate::store::bans::{Ban, BanChange, Target, network};
 use crate::supervisor::admission::Limits;
 use crate::supervisor::directory::tests::{end, start};
 
@@ -75,4 +79,98 @@ async fn orders_that_a_worker_has_no_room_for_wait_and_are_counted() {
     root.workers[0].waiting.push(order());
     root.send();
     assert_eq!((refused(&root), depth(&root), root.workers[0].waiting.len()), (2, 2, 2));
+}
+
+/// A newcomer of this run.
+fn newcomer(root: &RootSupervisor, device: u8) -> Start {
+    let mut start = start(device);
+    let mut data = (*start.data).clone();
+    data.incarnation = root.run.borrow().incarnation;
+    start.data = Arc::new(data);
+    start
+}
+
+fn arrive(root: &mut RootSupervisor, start: Start) {
+    let facts = vec![Fact::Arrived { key: 1, start }];
+    root.handle(Facts { worker: 0, facts }, &mut Context::new());
+}
+
+/// The ends that wait for the worker.
+fn told(root: &RootSupervisor) -> Vec<(Reason, DetectedBy)> {
+    let ends = root.workers[0].waiting.iter().map(|order| match order.what {
+        Command::End { reason, detected_by } => (reason, detected_by),
+        Command::Welcome { .. } => panic!("nobody is welcome yet"),
+    });
+    ends.collect()
+}
+
+#[actix::test]
+async fn whoever_was_banned_on_the_way_here_ends_on_arrival() {
+    let busy = Busy.start();
+    let targets =
+        [Target::Device("d1".parse().unwrap()), Target::Network(network("127.0.0.1").expect("a network"))];
+    for target in targets {
+        let mut root = root(&busy);
+        let ban =
+            Ban { id: BanId::new(), target, reason: None, by: "ada".into(), at: Timestamp(0), until: None };
+        let newcomers = [newcomer(&root, 1), newcomer(&root, 1)];
+        let [before, after] = newcomers;
+        arrive(&mut root, before);
+        assert_eq!(told(&root), []);
+        root.admission.bans().apply(vec![BanChange { rev: 1, ban, lifted: false }], Timestamp::now());
+        // The one who is here is for who banned him to find; the newcomer takes his place and is told to go.
+        arrive(&mut root, after);
+        let banned = (Reason::Banned, DetectedBy::Operator);
+        assert_eq!(told(&root), [(Reason::Replaced, DetectedBy::Watchdog), banned]);
+    }
+}
+
+#[actix::test]
+async fn whatever_a_banned_device_has_here_ends() {
+    let busy = Busy.start();
+    let mut root = root(&busy);
+    for device in [1, 1, 2] {
+        let newcomer = newcomer(&root, device);
+        arrive(&mut root, newcomer);
+    }
+    root.workers[0].waiting.clear();
+    let (reason, detected_by) = (Reason::Banned, DetectedBy::Operator);
+    let devices = vec!["d1".parse().unwrap(), "d3".parse().unwrap()];
+    let held = root.handle(EndDevices { devices, reason, detected_by }, &mut Context::new());
+    assert_eq!((held, told(&root)), (2, vec![(reason, detected_by); 2]));
+}
+
+#[actix::test]
+async fn a_stop_goes_over_a_slow_drain_and_is_not_undone() {
+    let busy = Busy.start();
+    let mut root = root(&busy);
+    let ctx = &mut Context::new();
+    const HELD: usize = 250;
+    for device in 0..HELD {
+        let newcomer = newcomer(&root, device as u8);
+        arrive(&mut root, newcomer);
+    }
+    let slow = Drain::Begin { spread: Duration::from_secs(3_600), for_good: false };
+    let view = root.handle(slow, ctx).expect("it begins");
+    assert_eq!((view.live, view.drain.map(|drain| drain.of)), (HELD, Some(HELD)));
+    assert!(root.admission.is_draining());
+    root.drain_step();
+    assert_eq!(told(&root).len(), 10, "200 a second, by steps of 50 ms");
+
+    // Taken back: nobody else is told, and devices may come.
+    assert_eq!(root.handle(Drain::Undo, ctx).expect("it is undone").drain, None);
+    assert!(!root.admission.is_draining());
+    root.drain_step();
+    assert_eq!(told(&root).len(), 10);
+
+    root.handle(slow, ctx).expect("it begins again");
+    let stop = Drain::Begin { spread: Duration::ZERO, for_good: true };
+    assert_eq!(root.handle(stop, ctx).expect("a stop goes over it").drain.map(|drain| drain.of), Some(HELD));
+    root.drain_step();
+    assert_eq!(told(&root).len(), 10 + HELD, "the slow drain has its way");
+    for late in [Drain::Undo, slow] {
+        assert_eq!(root.handle(late, ctx), Err(Stopping));
+    }
+    assert!(root.handle(Drain::Look, ctx).expect("it can be looked at").drain.is_some());
+    assert!(root.admission.is_draining());
 }

@@ -7,6 +7,8 @@
 
 mod support;
 
+mod audit;
+mod bans;
 mod bench;
 mod cluster;
 mod crash;
@@ -21,6 +23,7 @@ mod layers;
 mod login;
 mod logs;
 mod metrics;
+mod node;
 mod openapi;
 mod order;
 mod outage;

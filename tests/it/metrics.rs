@@ -1,10 +1,10 @@
 //! Every metric that is promised is there, moves when it should, and stays small whatever devices call themselves.
 //!
-//! Told elsewhere: each reason of an end in `reasons.rs`, each outcome of a handshake in `handshake.rs`, `shutdown.rs` and
+//! Told elsewhere: each reason of an end in `reasons.rs`, `banned` in `bans.rs`, each outcome of a handshake in `handshake.rs`, `shutdown.rs` and
 //! `outage.rs`, `internal_error` in `panic.rs`, `node_lost` after a restart in `crash.rs`. Queues between actors are full only
 //! for moments that cannot be brought about from outside: beside the actors (`src/supervisor/root_tests.rs`, `worker_tests.rs`), as is the lag
-//! of a subscriber (`src/feed/tests.rs`). The reasons `banned`, `token_revoked` and `resume_expired` are there at 0: nothing
-//! brings them about yet.
+//! of a subscriber (`src/feed/tests.rs`). The reasons `token_revoked` and `resume_expired` are there at 0: nothing brings them
+//! about yet.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

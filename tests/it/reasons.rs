@@ -1,6 +1,6 @@
 //! Every way to die that a device and its network have: one end record, with the right reason, and the right code seen.
 //!
-//! Told elsewhere: `draining` in `shutdown.rs`, `node_lost` in `crash.rs`, `internal_error` in `panic.rs`; the many
+//! Told elsewhere: `banned` in `bans.rs`, `draining` in `shutdown.rs`, `node_lost` in `crash.rs`, `internal_error` in `panic.rs`; the many
 //! ways to violate the protocol in `frames.rs`; the same with another public client in `python.rs`.
 
 use std::time::Duration;

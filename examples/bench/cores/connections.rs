@@ -6,6 +6,7 @@
 //! Beside it stands by how much deadlines were acted on late while nobody looked, and while someone always did.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_web::dev::{Service, ServiceResponse};
@@ -14,14 +15,17 @@ use actix_web::test::{TestRequest, init_service};
 use actix_web::{App, web};
 use lastpong::cluster::peers::Peers;
 use lastpong::feed::Feed;
+use lastpong::http::acts::Acts;
 use lastpong::http::auth::Auth;
 use lastpong::http::dashboard::{self, Pulse};
 use lastpong::http::health::Readiness;
 use lastpong::http::peer::Proxies;
 use lastpong::http::{self, Doors};
+use lastpong::log_filter::LogFilter;
 use lastpong::login::Logins;
 use lastpong::secret::Secret;
 use lastpong::store::Store;
+use lastpong::store::audit::Book;
 use serde_json::{Map, Value, json};
 
 use super::children::Late;
@@ -110,12 +114,19 @@ fn doors(node: &Node, store: Store) -> Doors {
             Logins::new(store.clone(), node.metrics.clone()),
             Proxies::default(),
         ),
-        store,
         inspector: node.inspector.clone(),
         peers: Peers::none(),
         readiness: Readiness::new(node.admission.clone(), Vec::new()),
         metrics: node.metrics.clone(),
         metrics_public: false,
+        acts: Acts {
+            book: Book::new(store.clone(), None),
+            bans: node.admission.bans().clone(),
+            drain: node.drain.clone(),
+            drain_spread: Duration::ZERO,
+            log_filter: Arc::new(LogFilter::new("info").expect("a filter")),
+        },
+        store,
     }
 }
 

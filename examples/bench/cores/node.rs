@@ -16,7 +16,7 @@ use lastpong::store::Write;
 use lastpong::supervisor::Inspector;
 use lastpong::supervisor::admission::{Admission, Limits};
 use lastpong::supervisor::inspector::Window;
-use lastpong::supervisor::messages::EndSessions;
+use lastpong::supervisor::messages::{Drain, EndSessions};
 use lastpong::supervisor::root::{Registrar, RootSupervisor};
 use lastpong::supervisor::roster::Roster;
 use lastpong::supervisor::snapshot::WorkerSnapshot;
@@ -39,6 +39,7 @@ pub struct Node {
     pub metrics: Arc<Metrics>,
     pub run: watch::Receiver<Run>,
     pub ends: Recipient<EndSessions>,
+    pub drain: Recipient<Drain>,
     pub workers: Vec<Worker>,
 }
 
@@ -76,8 +77,8 @@ impl Node {
             heard: scribe.recipient(),
         };
         let inspector = Inspector::default();
-        let mut node =
-            Self { inspector, admission, metrics, run: runs, ends: root.recipient(), workers: Vec::new() };
+        let (ends, drain) = (root.clone().recipient(), root.recipient());
+        let mut node = Self { inspector, admission, metrics, run: runs, ends, drain, workers: Vec::new() };
         let mut settled = Vec::new();
         for worker in 0..workers {
             settled.push(node.add(worker, sessions, uplinks.clone()));

@@ -4,7 +4,7 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::live::checked;
-use super::{List, answer, read_cursor, seal};
+use super::{List, OF_SESSIONS, answer, cursor_of, seal};
 use crate::http::auth::Reader;
 use crate::http::devices::device_id;
 use crate::http::openapi::params::{Cursor, EndReason, PageLimit};
@@ -37,7 +37,7 @@ async fn page(
     mut filter: HistoryFilter,
     others: usize,
 ) -> Result<List<Record>, Problem> {
-    let before = read_cursor(params, BEGINS, |text| text.parse().ok())?;
+    let before = cursor_of(params, BEGINS, OF_SESSIONS, |text| text.parse().ok())?;
     let limit = params.limit()?.saturating_sub(others);
     let total = doors.timed("history_total", doors.store.history_total(&filter)).await?;
     filter.before = before;

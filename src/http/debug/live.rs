@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::select::{Filter, Order, Place, SortBy, select};
-use super::{read_cursor, seal};
+use super::{OF_SESSIONS, cursor_of, seal};
 use crate::cluster::peers::Part;
 use crate::http::Doors;
 use crate::http::query::Params;
@@ -32,7 +32,7 @@ impl AskedLive {
         Ok(Self {
             order,
             filter: live_filter(params)?,
-            after: read_cursor(params, &format!("{order}~"), |text| Place::read(order, text))?,
+            after: cursor_of(params, &format!("{order}~"), OF_SESSIONS, |text| Place::read(order, text))?,
             limit: params.limit()?,
         })
     }

@@ -32,6 +32,9 @@ use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::time::Timestamp;
 
+/// Which cursors a list of sessions takes.
+const OF_SESSIONS: &str = "a next_cursor of a page with the same sort and state";
+
 /// A list as every list of lastpong is told.
 #[derive(Serialize, ToSchema)]
 pub(in crate::http) struct List<T> {
@@ -96,12 +99,12 @@ pub(super) async fn performance(
     Ok(answer(json::text(&facts)))
 }
 
-fn answer(json: String) -> HttpResponse {
+pub(super) fn answer(json: String) -> HttpResponse {
     HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).content_type("application/json").body(json)
 }
 
 /// Cursors are for handing back, not for reading: hexadecimal needs no escaping in an address.
-fn seal(place: &str) -> String {
+pub(super) fn seal(place: &str) -> String {
     use std::fmt::Write;
     place.bytes().fold(String::with_capacity(place.len() * 2), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
@@ -109,17 +112,16 @@ fn seal(place: &str) -> String {
     })
 }
 
-/// A cursor belongs to one order: it begins with that order's words.
-fn read_cursor<T>(
+/// The place that the parameter `cursor` of a list names. It belongs to one list in one order: it begins with the words of that.
+pub(super) fn cursor_of<T>(
     params: &Params,
     begins: &str,
+    allowed: &str,
     read: impl Fn(&str) -> Option<T>,
 ) -> Result<Option<T>, Problem> {
     let Some(cursor) = params.text("cursor") else { return Ok(None) };
     let place = unseal(cursor).and_then(|text| read(text.strip_prefix(begins)?));
-    place.map(Some).ok_or_else(|| {
-        Problem::bad_input("cursor", cursor, "a next_cursor of a page with the same sort and state")
-    })
+    place.map(Some).ok_or_else(|| Problem::bad_input("cursor", cursor, allowed))
 }
 
 fn unseal(cursor: &str) -> Option<String> {

@@ -20,7 +20,9 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 use utoipa::openapi::{ContentBuilder, OpenApi as Spec, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{cookie, dashboard, debug, devices, events, health, login, metrics, pages, sessions};
+use super::{
+    audit, bans, cookie, dashboard, debug, devices, events, health, login, metrics, node, pages, sessions,
+};
 use crate::problem;
 
 /// The document itself
@@ -63,6 +65,17 @@ pub(super) async fn document() -> HttpResponse {
         devices::device,
         debug::history::sessions_of,
         sessions::kick,
+        bans::ban_device,
+        bans::lift_device,
+        bans::list,
+        bans::ban_network,
+        bans::lift,
+        node::look,
+        node::begin,
+        node::undo,
+        node::logged,
+        node::set_log,
+        audit::audit,
         super::devices_upgrade,
         super::subscribers_upgrade,
     ),
@@ -71,6 +84,7 @@ pub(super) async fn document() -> HttpResponse {
     tags(
         (name = "devices", description = "Devices: their sessions, and whether they are here"),
         (name = "sessions", description = "What operators do to sessions"),
+        (name = "node", description = "What operators do to a node, and who did what"),
         (name = "events", description = "The event log, for subscribers"),
         (name = "debug", description = "What operators look at"),
         (name = "logins", description = "Who may do what"),

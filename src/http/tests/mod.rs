@@ -3,6 +3,7 @@
 mod debug_routes;
 mod device_routes;
 mod event_routes;
+mod node_routes;
 mod subscriber;
 
 use std::net::SocketAddr;
@@ -23,13 +24,17 @@ use crate::event::{Connected, Meta, RttMs};
 use crate::feed::Limits;
 use crate::feed::tests::{Log, NODE};
 use crate::ids::{Incarnation, SessionId};
+use crate::log_filter::LogFilter;
 use crate::login::Logins;
 use crate::problem;
 use crate::secret::Secret;
+use crate::store::audit::Book;
 use crate::supervisor::admission::{self, Admission};
 use crate::supervisor::closeup::{CloseUp, Heartbeats};
 use crate::supervisor::inspector::Window;
-use crate::supervisor::messages::{EndSessions, LookAt, TakeSnapshot, ToEnd};
+use crate::supervisor::messages::{
+    Drain, DrainFacts, DrainView, EndSessions, LookAt, Stopping, TakeSnapshot, ToEnd,
+};
 use crate::supervisor::snapshot::{SessionView, Source, State, WorkerSnapshot};
 use crate::time::{Mono, Timestamp};
 
@@ -123,6 +128,26 @@ impl Handles<EndSessions> for Ends {
     }
 }
 
+/// A node that drains because it stops, and holds three sessions of five.
+struct Drains;
+
+impl Actor for Drains {
+    type Context = Context<Self>;
+}
+
+impl Handles<Drain> for Drains {
+    type Result = Result<DrainView, Stopping>;
+
+    fn handle(&mut self, what: Drain, _: &mut Self::Context) -> Self::Result {
+        match what {
+            Drain::Undo => Err(Stopping),
+            Drain::Look | Drain::Begin { .. } => {
+                Ok(DrainView { live: 3, drain: Some(DrainFacts { of: 5, until: Timestamp(0) }) })
+            }
+        }
+    }
+}
+
 struct House {
     log: Log,
     doors: web::Data<Doors>,
@@ -165,6 +190,13 @@ async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
         readiness: Readiness::new(admission.clone(), vec![Probe::new("sql", true, probe)]),
         metrics: Arc::default(),
         metrics_public: false,
+        acts: acts::Acts {
+            book: Book::new(log.store.clone(), None),
+            bans: admission.bans().clone(),
+            drain: Drains.start().recipient(),
+            drain_spread: std::time::Duration::from_secs(30),
+            log_filter: Arc::new(LogFilter::new("info").unwrap()),
+        },
     });
     House { log, doors, admission, ended }
 }
@@ -309,7 +341,7 @@ async fn readiness_names_each_dependency() {
         ready["dependencies"][0],
         json!({"name": "sql", "ok": true, "needed": true, "detail": "answers"})
     );
-    house.admission.drain();
+    house.admission.drain(true);
     let answer = house.get("/readyz").await;
     assert_eq!(answer.status, 503);
     let admission = &answer.json()["dependencies"][1];

@@ -104,6 +104,7 @@ impl Node {
             run: run.clone(),
             grouping: Grouping { delay: Duration::ZERO, size: 100 },
             retention: Duration::from_secs(3_600),
+            audit_retention: Duration::from_secs(3600),
             sweep_batch: 50,
             direct: Arc::default(),
             store_away: away.clone(),

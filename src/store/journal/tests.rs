@@ -7,9 +7,11 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::event::{Connected, Disconnected, Meta, RttMs};
-use crate::ids::{EventId, Incarnation, Run, SessionId};
+use crate::ids::{BanId, EventId, Incarnation, Run, SessionId};
 use crate::reason::{DetectedBy, Reason};
-use crate::store::{End, Start, Write};
+use crate::store::audit::{Action, Book, Signature};
+use crate::store::bans::{Ban, Target};
+use crate::store::{End, Start, Store, Write};
 
 struct File {
     dir: TempDir,
@@ -323,4 +325,61 @@ fn a_file_that_will_not_do_is_refused_in_one_line() {
     let record = File::new();
     block_on(crate::store::Store::open_sqlite(&record.path()).unwrap().close());
     assert!(record.refusal().contains("another program"), "the record was taken for a journal");
+}
+
+fn ban(device: &str) -> Ban {
+    let target = Target::Device(device.parse().unwrap());
+    Ban { id: BanId::new(), target, reason: None, by: "ada".into(), at: Timestamp(1), until: None }
+}
+
+#[test]
+fn the_bans_that_were_known_are_kept() {
+    let file = File::new();
+    let (a, b) = (ban("a"), ban("b"));
+    let anew = Ban { reason: Some("again".into()), ..ban("a") };
+    block_on(async {
+        let journal = file.open();
+        assert_eq!(journal.known_bans().await.unwrap(), []);
+        journal.keep_bans(vec![a.clone(), b.clone()], vec![]).await.unwrap();
+        journal.keep_bans(vec![anew.clone()], vec![b.target.clone()]).await.unwrap();
+        journal.close().await;
+    });
+    block_on(async {
+        let journal = file.open();
+        assert_eq!(journal.known_bans().await.unwrap(), [anew]);
+        // More than are written in one go.
+        let many: Vec<Ban> = (0..1_201).map(|n| ban(&format!("many-{n}"))).collect();
+        journal.keep_bans(many.clone(), vec![a.target.clone()]).await.unwrap();
+        assert_eq!(journal.known_bans().await.unwrap().len(), many.len());
+        journal.keep_bans(vec![], many.into_iter().map(|ban| ban.target).collect()).await.unwrap();
+        assert_eq!(journal.known_bans().await.unwrap(), []);
+        journal.close().await;
+    });
+}
+
+#[test]
+fn what_operators_did_waits_and_is_moved_once() {
+    let file = File::new();
+    let record = Store::open_sqlite(&file.dir.path().join("record.db")).unwrap();
+    let sign = || Signature { actor: "ada".into(), remote_addr: None, node: node() };
+    block_on(async {
+        let journal = file.open();
+        let entries: Vec<_> = (0..150).map(|n| sign().entry(Action::Kick, n, None)).collect();
+        for entry in &entries {
+            journal.note(entry.clone()).await.unwrap();
+        }
+        // As if the process had died between the two halves of a move.
+        record.note(entries[0].clone()).await.unwrap();
+        let book = Book::new(record.clone(), Some(journal.clone()));
+        while book.move_waiting().await.unwrap() {}
+        assert_eq!(journal.notes(1).await.unwrap(), []);
+        let mut moved = record.audit(None, 200).await.unwrap();
+        moved.reverse();
+        assert_eq!(moved, entries);
+        // Nothing is noted twice where the record is there.
+        book.note(sign().entry(Action::Drain, "n1", None)).await.unwrap();
+        assert_eq!((record.audit_total().await.unwrap(), journal.notes(1).await.unwrap().len()), (151, 0));
+        record.close().await;
+        journal.close().await;
+    });
 }

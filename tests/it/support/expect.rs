@@ -27,6 +27,7 @@ const TABLE: &[(&str, &str, &str, Option<u16>)] = &[
     ("token_expired", "server", "watchdog", Some(4005)),
     ("draining", "server", "watchdog", Some(1001)),
     ("kicked", "operator", "operator", Some(4011)),
+    ("banned", "operator", "operator", Some(4503)),
     ("internal_error", "server", "watchdog", Some(1011)),
     ("node_lost", "server", "recovery", None),
 ];

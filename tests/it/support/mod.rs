@@ -1,5 +1,6 @@
 //! What the stories are told with: the program, its devices, its readers, and the network between them.
 
+pub mod acts;
 pub mod chromium;
 pub mod churn;
 pub mod cluster;

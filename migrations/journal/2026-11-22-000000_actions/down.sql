@@ -1,0 +1,2 @@
+DROP TABLE audit_waiting;
+DROP TABLE known_bans;

@@ -1,0 +1,3 @@
+DROP TABLE audit;
+DROP TABLE ban_head;
+DROP TABLE bans;

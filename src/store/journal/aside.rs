@@ -1,0 +1,109 @@
+//! What the journal keeps beside starts and ends, for a node that has to do without the SQL store: the bans as they were
+//! last told, and what operators did meanwhile.
+
+use diesel::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Journal;
+use crate::ids::AuditId;
+use crate::store::StoreError;
+use crate::store::audit::Entry;
+use crate::store::bans::{Ban, Target};
+
+diesel::table! {
+    known_bans (target) {
+        target -> Text,
+        ban -> Text,
+    }
+}
+
+diesel::table! {
+    audit_waiting (id) {
+        id -> Text,
+        entry -> Text,
+    }
+}
+
+/// Bans written in one go: a few milliseconds, so that a start does not wait long behind them.
+const BANS: usize = 500;
+
+impl Journal {
+    /// The bans that were kept.
+    pub async fn known_bans(&self) -> Result<Vec<Ban>, StoreError> {
+        self.run(|conn| {
+            let rows: Vec<String> = known_bans::table.select(known_bans::ban).load(conn)?;
+            rows.iter().map(|text| read("a ban", text)).collect()
+        })
+        .await
+    }
+
+    /// Keeps these bans, each in place of another of its target, and forgets those of the targets that are `gone`.
+    pub async fn keep_bans(&self, bans: Vec<Ban>, gone: Vec<Target>) -> Result<(), StoreError> {
+        for part in gone.chunks(BANS) {
+            let targets: Vec<String> = part.iter().map(name).collect();
+            self.run(move |conn| {
+                diesel::delete(known_bans::table.filter(known_bans::target.eq_any(targets))).execute(conn)?;
+                Ok(())
+            })
+            .await?;
+        }
+        for part in bans.chunks(BANS) {
+            let rows = part.iter().map(|ban| Ok((name(&ban.target), text(ban)?)));
+            let rows = rows.collect::<Result<Vec<_>, StoreError>>()?;
+            self.run(move |conn| {
+                for (target, ban) in rows {
+                    let row = (known_bans::target.eq(target), known_bans::ban.eq(ban));
+                    diesel::replace_into(known_bans::table).values(row).execute(conn)?;
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps an entry of the audit until it is moved.
+    pub async fn note(&self, entry: Entry) -> Result<(), StoreError> {
+        self.run(move |conn| {
+            let row = (audit_waiting::id.eq(entry.id.to_string()), audit_waiting::entry.eq(text(&entry)?));
+            diesel::replace_into(audit_waiting::table).values(row).execute(conn)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The oldest entries of the audit that wait, at most `limit`.
+    pub async fn notes(&self, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.run(move |conn| {
+            let oldest = audit_waiting::table.order(audit_waiting::id).limit(limit);
+            let rows: Vec<String> = oldest.select(audit_waiting::entry).load(conn)?;
+            rows.iter().map(|text| read("an entry of the audit", text)).collect()
+        })
+        .await
+    }
+
+    /// Removes entries of the audit that are on the record now.
+    pub async fn forget_notes(&self, ids: Vec<AuditId>) -> Result<(), StoreError> {
+        let ids: Vec<String> = ids.iter().map(AuditId::to_string).collect();
+        self.run(move |conn| {
+            diesel::delete(audit_waiting::table.filter(audit_waiting::id.eq_any(ids))).execute(conn)?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// A device's name has no slash, and a network always has.
+fn name(target: &Target) -> String {
+    target.to_string()
+}
+
+fn text(value: &impl Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Broken(format!("it cannot be written: {error}")))
+}
+
+fn read<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Broken(format!("{what} cannot be read: {error}")))
+}
