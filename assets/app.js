@@ -156,6 +156,11 @@ const lastpong = (() => {
       text: "It refuses newcomers from now on, and ends its sessions one by one, so that their devices go to other nodes.",
       method: "POST", path: "/v1/node/drain", done: `${of.node} is draining`,
     }),
+    undrain: (of) => ({
+      title: `Take ${of.node} back?`, yes: "Take back",
+      text: "It admits devices again, and ends no more sessions. Those that were sent away went elsewhere.",
+      method: "DELETE", path: "/v1/node/drain", done: `${of.node} admits again`,
+    }),
   };
 
   function field(name, label, placeholder) {

@@ -110,7 +110,7 @@ impl Client {
         Ok((answer, page))
     }
 
-    /// Sessions held now, if that can be told.
+    /// Sessions that the whole installation holds now, if that can be told.
     pub(super) async fn live(&self) -> Option<u64> {
         let request = self.get("/debug/connections", &[("limit", "1")]).header(ACCEPT, JSON).timeout(COUNT);
         let body = self.answer(request, JSON).await.ok()?.bytes().await.ok()?;

@@ -17,7 +17,7 @@ const PART: Duration = Duration::from_millis(500);
 /// What a watch has seen.
 #[derive(Default)]
 pub(super) struct Totals {
-    /// Sessions held, as lastpong last said.
+    /// Sessions held by the whole installation, as lastpong last said.
     pub live: Option<u64>,
     events: u64,
     ends: BTreeMap<&'static str, (u64, Style)>,
