@@ -172,6 +172,42 @@ async fn one_session_is_shown_with_its_heartbeats_and_kicked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_device_is_banned_and_a_node_drained_and_taken_back() {
+    let server = Server::start(&QUICK).await;
+    add(&server, "ada", "admin").await;
+    let mut device = Device::connect(&server, "pump-1").await;
+    let path = format!("/debug/connections/{}", device.session_id());
+    let held = tokio::spawn(async move { device.closed().await });
+    let browser = Chromium::logged_in(&server, "ada", &path).await;
+    browser.click("[data-act=ban]").await;
+    browser.says("#ask", "Ban pump-1?").await;
+    browser.fill("#ask input[name=ttl]", "1h").await;
+    browser.fill("#ask input[name=reason]", "floods us").await;
+    browser.click("#ask-yes").await;
+    assert_eq!(held.await.unwrap(), Seen::Close(Some(4503)));
+    browser.says("#state", "banned").await;
+    let bans = server.json("/v1/bans").await;
+    let ban = &bans["items"][0];
+    assert_eq!((&bans["total"], &ban["device_id"]), (&json!(1), &json!("pump-1")), "{bans}");
+    assert_eq!((&ban["by"], &ban["reason"]), (&json!("ada"), &json!("floods us")), "{bans}");
+    assert!(ban["until"].is_string(), "{bans}");
+
+    browser.go("/").await;
+    browser.click("[data-act=drain]").await;
+    browser.sees("#ask-yes").await;
+    browser.click("#ask-yes").await;
+    browser.says("#drain-text", "is draining").await;
+    assert!(!server.readiness().await.0, "a draining node is ready");
+    browser.click("[data-act=undrain]").await;
+    browser.says("#ask", "back?").await;
+    browser.click("#ask-yes").await;
+    browser.until("the drain is gone", "return document.querySelector('#drain').hidden").await;
+    assert!(server.readiness().await.0, "a node that was taken back is not ready");
+    is_content(&browser).await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_page_is_shown_in_both_themes_and_on_a_narrow_screen() {
     let server = Server::start(&QUICK).await;
     add(&server, "ada", "admin").await;
