@@ -324,27 +324,7 @@ impl Metrics {
     /// What `/debug/performance` shows: the same numbers as an object by metric name, histograms as count,
     /// sum, the upper bounds of the buckets that hold the median and the 99th percentile, and what each bucket holds.
     pub fn facts(&self) -> Value {
-        let shown = [
-            "_queue_",
-            "_store_",
-            "_breaker_",
-            "_journal_",
-            "_loop_stall",
-            "_batch_",
-            "_event_publish",
-            "_outbox_",
-            "_detection_",
-            "_ping_rtt_",
-            "_heartbeat_",
-            "_activity_",
-            "_reconcile_",
-            "_peers",
-            "_event_log_",
-            "_runs_lost_",
-        ];
-        let families = self.registry.gather();
-        let shown = families.iter().filter(|f| shown.iter().any(|part| f.name().contains(part)));
-        Value::Object(shown.map(|f| (f.name().to_owned(), facts::of_family(f))).collect())
+        facts::of(&self.registry)
     }
 }
 

@@ -6,6 +6,7 @@
 //! subscribers are told the rest, the stores close.
 
 mod acts;
+mod looks;
 mod stop;
 mod stores;
 mod workers;
@@ -22,7 +23,6 @@ use anyhow::Context as _;
 use tokio::sync::watch;
 
 use crate::cluster::membership::Membership;
-use crate::cluster::peers::Peers;
 use crate::cluster::repairs::Repairs;
 use crate::cluster::{membership, notices};
 use crate::config::{Settings, TokenReplay};
@@ -30,7 +30,6 @@ use crate::feed::stream::Relay;
 use crate::feed::{self, Feed, UNKNOWN, tail};
 use crate::http::Doors;
 use crate::http::auth::Auth;
-use crate::http::dashboard::{self, Pulse};
 use crate::http::health::Readiness;
 use crate::http::peer::Proxies;
 use crate::ids::{Incarnation, Run};
@@ -225,13 +224,7 @@ impl Node {
             feed: feed.clone(),
             store: store.clone(),
             inspector: Inspector::default(),
-            pulse: Pulse::new(dashboard::Parts {
-                node_id: settings.node_id.clone(),
-                metrics: metrics.clone(),
-                feed: feed.clone(),
-                peers: peers.clone(),
-                redis: live.is_some(),
-            }),
+            pulse: self.pulse(&metrics, &feed, &peers, live.is_some()),
             peers,
             auth: Auth::new(
                 self.admin_token.clone(),
@@ -262,13 +255,6 @@ impl Node {
             self.project(&mut running, live);
         }
         Ok(running)
-    }
-
-    /// The other nodes of one record, where there may be some.
-    fn peers(&self, live: Option<&Live>) -> Peers {
-        let every = self.settings.update_interval;
-        let cluster = self.stores.sql.cluster().cloned();
-        cluster.map_or_else(Peers::none, |store| Peers::new(store, live.cloned(), every, &self.aside))
     }
 
     /// Ends what an earlier run left in this node's own file.

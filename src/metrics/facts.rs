@@ -1,10 +1,38 @@
-//! A metric as `/debug/performance` shows it.
+//! Metrics as `/debug/performance` shows them.
 
+use prometheus::Registry;
 use prometheus::proto::{MetricFamily, MetricType};
 use serde_json::{Map, Value, json};
 
+/// Those that tell how this node does, by parts of their names.
+const SHOWN: &[&str] = &[
+    "_queue_",
+    "_store_",
+    "_breaker_",
+    "_journal_",
+    "_loop_stall",
+    "_batch_",
+    "_event_publish",
+    "_outbox_",
+    "_detection_",
+    "_ping_rtt_",
+    "_heartbeat_",
+    "_activity_",
+    "_reconcile_",
+    "_peers",
+    "_event_log_",
+    "_runs_lost_",
+];
+
+/// By their names.
+pub(super) fn of(registry: &Registry) -> Value {
+    let families = registry.gather();
+    let shown = families.iter().filter(|f| SHOWN.iter().any(|part| f.name().contains(part)));
+    Value::Object(shown.map(|f| (f.name().to_owned(), of_family(f))).collect())
+}
+
 /// Its samples as objects of their labels, with a value; or, of a histogram, with count, sum and quantiles.
-pub(super) fn of_family(family: &MetricFamily) -> Value {
+fn of_family(family: &MetricFamily) -> Value {
     let samples = family.get_metric().iter().map(|metric| {
         let mut fact: Map<String, Value> =
             metric.get_label().iter().map(|l| (l.name().to_owned(), Value::from(l.value()))).collect();

@@ -1,0 +1,31 @@
+//! What those who look are shown beside this node's own sessions.
+
+use std::sync::Arc;
+
+use crate::cluster::peers::Peers;
+use crate::feed::Feed;
+use crate::http::dashboard::{Parts, Pulse};
+use crate::metrics::Metrics;
+use crate::store::live::Live;
+
+use super::Node;
+
+impl Node {
+    /// The other nodes of one record, where there may be some.
+    pub(super) fn peers(&self, live: Option<&Live>) -> Peers {
+        let every = self.settings.update_interval;
+        let cluster = self.stores.sql.cluster().cloned();
+        cluster.map_or_else(Peers::none, |store| Peers::new(store, live.cloned(), every, &self.aside))
+    }
+
+    /// What the dashboard is told.
+    pub(super) fn pulse(&self, metrics: &Arc<Metrics>, feed: &Feed, peers: &Peers, redis: bool) -> Pulse {
+        Pulse::new(Parts {
+            node_id: self.settings.node_id.clone(),
+            metrics: metrics.clone(),
+            feed: feed.clone(),
+            peers: peers.clone(),
+            redis,
+        })
+    }
+}
