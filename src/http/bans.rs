@@ -55,7 +55,7 @@ pub(super) struct OfNetwork {
 /// Ban a device: its session ends, and it is refused until the ban is over or lifted
 #[utoipa::path(
     put, path = "/v1/devices/{device_id}/ban", tag = "devices",
-    params(("device_id" = DeviceId, Path)), request_body = OfDevice,
+    params(("device_id" = DeviceId, Path)), request_body = Option<OfDevice>,
     responses((status = 200, body = Ban), body::Unread),
 )]
 pub(super) async fn ban_device(

@@ -82,7 +82,7 @@ pub(super) async fn look(
 /// Drain this node: it refuses newcomers, and ends its sessions one by one
 #[utoipa::path(
     post, path = "/v1/node/drain", tag = "node",
-    request_body = AskedDrain,
+    request_body = Option<AskedDrain>,
     responses(
         (status = 202, body = Drained),
         (status = 409, description = "It drains because it stops.", body = problem::Body, content_type = "application/problem+json"),
