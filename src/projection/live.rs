@@ -208,7 +208,12 @@ impl Work {
                 self.drift("redis_missing", held.len());
                 log::info!(sessions = held.len(); "live state lost what it held: it is written anew");
             }
-            self.put(&held, &run).await?;
+            if let Err(error) = self.put(&held, &run).await {
+                // Their heartbeats would have been written with them.
+                let failed = self.parts.metrics.live.heartbeat_updates.with_label_values(&["failed"]);
+                failed.inc_by(held.len() as u64);
+                return Err(error);
+            }
             self.sweep(&held, &run, true).await?;
         } else {
             self.write_heard(&held, &snapshots, &run).await?;
@@ -258,8 +263,8 @@ impl Work {
         if unknown.is_empty() {
             return Ok(());
         }
-        self.drift("redis_missing", unknown.len());
         let missing: Vec<_> = heard.into_iter().filter(|v| unknown.contains(&v.session_id)).collect();
+        self.drift("redis_missing", missing.iter().filter(|view| is_settled(view)).count());
         self.put(&missing, run).await
     }
 
@@ -284,7 +289,7 @@ impl Work {
                 Activity::Inactive if view.idle_ms < patience => "redis_stale",
                 Activity::Active | Activity::Inactive => continue,
             };
-            self.drift(kind, 1);
+            self.drift(kind, is_settled(view).into());
             wrong.push(view);
         }
         self.put(&wrong, run).await
@@ -326,4 +331,9 @@ impl Work {
     fn drift(&self, kind: &str, count: usize) {
         self.parts.metrics.live.reconcile_drift.with_label_values(&[kind]).add(count as i64);
     }
+}
+
+/// The word of its start has had time to come here: where live state lacks it, something was lost.
+fn is_settled(view: &SessionView) -> bool {
+    view.start.connected_at < Timestamp::now().saturating_sub(SETTLED)
 }
