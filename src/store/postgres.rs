@@ -133,7 +133,7 @@ impl PostgresStore {
             .call(move |conn| {
                 async move {
                     let call = calls::lastpong_begin(run.node_id.as_str(), run.incarnation.0, at.0, home);
-                    let _known: bool = diesel::select(call).get_result(conn).await?;
+                    let _known: bool = diesel::select(call).load(conn).await.and_then(calls::sole)?;
                     Ok(())
                 }
                 .boxed()
@@ -188,7 +188,7 @@ impl PostgresStore {
             .call(move |conn| {
                 async move {
                     let call = calls::lastpong_expire(older_than.0, read::row_limit(batch));
-                    let gone: i64 = diesel::select(call).get_result(conn).await?;
+                    let gone: i64 = diesel::select(call).load(conn).await.and_then(calls::sole)?;
                     Ok(usize::try_from(gone).unwrap_or(0))
                 }
                 .boxed()

@@ -12,7 +12,7 @@ use std::time::Duration;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use super::calls::lastpong_commit;
+use super::calls::{lastpong_commit, sole};
 use super::left::{self, Ending};
 use super::rows::Left;
 use crate::event::{Event, EventKind, EventRow};
@@ -103,7 +103,7 @@ async fn ask(conn: &mut AsyncPgConnection, run: &Run, columns: &Columns) -> Resu
         &c.reconnects,
     );
     let (fenced, newcomers, occupants, neighbours, seqs, device_seqs): Row =
-        diesel::select(call).get_result(conn).await?;
+        diesel::select(call).load(conn).await.and_then(sole)?;
     // The function counts from 1.
     let place =
         |n: i64| usize::try_from(n - 1).map_err(|_| StoreError::bad_row("answer", "place", &n.to_string()));

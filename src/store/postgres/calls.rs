@@ -1,9 +1,20 @@
 //! The functions that write, as Diesel calls them: one statement each, which it keeps prepared. The migrations say
 //! what they do.
+//!
+//! They are asked by `load`, and never by `get_result`, which is content with the first row: a statement's row is sent
+//! before its transaction is committed, and where the commit fails, or the server ends the connection in between, the
+//! row is followed by an error.
 
 #![allow(clippy::too_many_arguments, reason = "a batch is as many arrays as it has columns")]
 
+use diesel::QueryResult;
+use diesel::result::Error::NotFound;
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Uuid};
+
+/// The one row of a call, of all that it answered.
+pub(super) fn sole<Row>(mut answer: Vec<Row>) -> QueryResult<Row> {
+    answer.pop().ok_or(NotFound)
+}
 
 #[diesel::declare_sql_function]
 extern "SQL" {

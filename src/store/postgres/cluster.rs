@@ -9,7 +9,7 @@ use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::FutureExt;
 
-use super::calls::{lastpong_adopt, lastpong_declare_lost, lastpong_renew};
+use super::calls::{lastpong_adopt, lastpong_declare_lost, lastpong_renew, sole};
 use super::left::{self, Ending};
 use super::listen::Listener;
 use super::rows::{ACTIVE, word};
@@ -95,7 +95,7 @@ impl PostgresStore {
                         Timestamp::now().0,
                     );
                     let (fenced, seq, _): (bool, Option<i64>, Option<String>) =
-                        diesel::select(call).get_result(conn).await?;
+                        diesel::select(call).load(conn).await.and_then(sole)?;
                     if fenced { Err(StoreError::Fenced) } else { Ok(seq) }
                 }
                 .boxed()
@@ -176,8 +176,10 @@ impl PostgresStore {
 }
 
 async fn renew(conn: &mut AsyncPgConnection, run: &Run) -> Result<Vec<Peer>, StoreError> {
-    let said: String =
-        diesel::select(lastpong_renew(run.node_id.as_str(), run.incarnation.0)).get_result(conn).await?;
+    let said: String = diesel::select(lastpong_renew(run.node_id.as_str(), run.incarnation.0))
+        .load(conn)
+        .await
+        .and_then(sole)?;
     match said.as_str() {
         LIVE => {}
         "fenced" => return Err(StoreError::Fenced),
@@ -240,5 +242,5 @@ async fn reap(
 
 async fn adopt(conn: &mut AsyncPgConnection, run: &Run, lost: &NodeId) -> Result<bool, StoreError> {
     let call = lastpong_adopt(run.node_id.as_str(), run.incarnation.0, lost.as_str());
-    Ok(diesel::select(call).get_result(conn).await?)
+    Ok(diesel::select(call).load(conn).await.and_then(sole)?)
 }

@@ -42,6 +42,33 @@ async fn connections_that_are_cut_are_replaced() {
     assert_eq!(log(&a.store).await.len(), 3);
 }
 
+/// A row of an answer is sent before its transaction is committed.
+#[tokio::test]
+async fn what_is_answered_and_not_committed_is_not_done() {
+    let (server, [a, b, c]) = nodes(["a", "b", "c"]).await;
+    a.commit(vec![a.start("there", 1).said()]).await.unwrap();
+    a.store.declare_lost(&a.run, &a.peer("c").await).await.unwrap();
+    let peer = a.peer("b").await;
+    server.0.sql(
+        "CREATE FUNCTION too_late() RETURNS TRIGGER LANGUAGE plpgsql AS $$
+         BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER too_late AFTER INSERT OR DELETE ON events
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION too_late();
+         CREATE CONSTRAINT TRIGGER too_late AFTER INSERT OR UPDATE ON nodes
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION too_late()",
+    );
+    assert_retry(a.commit(vec![a.start("d", 2).said()]).await);
+    assert_retry(a.store.begin(&a.run, at(3)).await);
+    assert_retry(a.store.renew(&a.run).await);
+    assert_retry(a.store.declare_lost(&a.run, &peer).await);
+    assert_retry(a.store.adopt(&a.run, &c.run.node_id).await);
+    assert_retry(a.store.expire_events(at(9), 100).await);
+
+    server.0.sql("DROP TRIGGER too_late ON events; DROP TRIGGER too_late ON nodes");
+    assert_eq!(log(&a.store).await.len(), 2, "nothing was committed");
+    assert_eq!(b.store.renew(&b.run).await.unwrap().len(), 2);
+}
+
 #[tokio::test]
 async fn a_killed_server_is_used_again() {
     let (mut server, [a]) = nodes(["a"]).await;
