@@ -8,7 +8,7 @@ use crate::ids::{AuditId, BanId};
 use crate::store::audit::{Action, Entry, Signature};
 use crate::store::bans::{Ban, BanChange, Target, WhichBan, network};
 
-fn of_device(name: &str, until: Option<i64>) -> Ban {
+pub(in crate::store) fn of_device(name: &str, until: Option<i64>) -> Ban {
     let (target, by) = (Target::Device(device(name)), "ada".to_owned());
     Ban { id: BanId::new(), target, reason: Some("loud ☃".into()), by, at: at(0), until: until.map(at) }
 }
@@ -17,7 +17,7 @@ fn of_network(net: &str) -> Ban {
     Ban { target: Target::Network(network(net).expect("a network")), reason: None, ..of_device("x", None) }
 }
 
-fn entry(action: Action, target: &str) -> Entry {
+pub(in crate::store) fn entry(action: Action, target: &str) -> Entry {
     let remote_addr = Some("2001:db8::7".parse().expect("an address"));
     Signature { actor: "ada".into(), remote_addr, node: node() }.entry(action, target, Some("why".into()))
 }

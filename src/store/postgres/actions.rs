@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use uuid::Uuid;
 
 use super::PostgresStore;
+use super::calls::sole;
 use super::read::row_limit;
 use super::schema::{audit, ban_head, bans};
 use crate::ids::{AuditId, BanId};
@@ -97,7 +98,7 @@ impl PostgresStore {
                         .bind::<Text, _>(ban.by)
                         .bind::<BigInt, _>(ban.at.0)
                         .bind::<Nullable<BigInt>, _>(ban.until.map(|until| until.0));
-                    let Rev { rev } = with_entry!(query, entry).get_result(conn).await?;
+                    let Rev { rev } = with_entry!(query, entry).load(conn).await.and_then(sole)?;
                     Ok(rev)
                 }
                 .boxed()
@@ -122,7 +123,7 @@ impl PostgresStore {
                         .bind::<Nullable<SqlUuid>, _>(id)
                         .bind::<Nullable<Text>, _>(device)
                         .bind::<BigInt, _>(now.0);
-                    let lifted: Option<Rev> = with_entry!(query, entry).get_result(conn).await.optional()?;
+                    let lifted: Option<Rev> = with_entry!(query, entry).load(conn).await?.pop();
                     Ok(lifted.map(|lifted| lifted.rev))
                 }
                 .boxed()

@@ -3,6 +3,9 @@
 use std::time::Instant;
 
 use super::*;
+use crate::store::audit::Action;
+use crate::store::bans::WhichBan;
+use crate::store::contract::actions::{entry, of_device};
 
 /// Asks until it is done; how long that takes is the server's.
 async fn eventually<T>(mut work: impl AsyncFnMut() -> Result<T, StoreError>) -> T {
@@ -48,11 +51,14 @@ async fn what_is_answered_and_not_committed_is_not_done() {
     let (server, [a, b, c]) = nodes(["a", "b", "c"]).await;
     a.commit(vec![a.start("there", 1).said()]).await.unwrap();
     a.store.declare_lost(&a.run, &a.peer("c").await).await.unwrap();
+    a.store.ban(of_device("loud", None), entry(Action::Ban, "loud")).await.unwrap();
     let peer = a.peer("b").await;
     server.0.sql(
         "CREATE FUNCTION too_late() RETURNS TRIGGER LANGUAGE plpgsql AS $$
          BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
          CREATE CONSTRAINT TRIGGER too_late AFTER INSERT OR DELETE ON events
+             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION too_late();
+         CREATE CONSTRAINT TRIGGER too_late AFTER INSERT ON audit
              DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION too_late();
          CREATE CONSTRAINT TRIGGER too_late AFTER INSERT OR UPDATE ON nodes
              DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION too_late()",
@@ -63,8 +69,13 @@ async fn what_is_answered_and_not_committed_is_not_done() {
     assert_retry(a.store.declare_lost(&a.run, &peer).await);
     assert_retry(a.store.adopt(&a.run, &c.run.node_id).await);
     assert_retry(a.store.expire_events(at(9), 100).await);
+    assert_retry(a.store.ban(of_device("d", None), entry(Action::Ban, "d")).await);
+    let loud = WhichBan::Device("loud".parse().unwrap());
+    assert_retry(a.store.lift_ban(loud, at(1), entry(Action::Lift, "loud")).await);
 
-    server.0.sql("DROP TRIGGER too_late ON events; DROP TRIGGER too_late ON nodes");
+    server.0.sql(
+        "DROP TRIGGER too_late ON events; DROP TRIGGER too_late ON nodes; DROP TRIGGER too_late ON audit",
+    );
     assert_eq!(log(&a.store).await.len(), 2, "nothing was committed");
     assert_eq!(b.store.renew(&b.run).await.unwrap().len(), 2);
 }
