@@ -74,6 +74,8 @@
       charts.ends.drawn = charts.ends.names.join();
       // Some seconds together, or a long time looks like a hedge.
       const step = Math.max(1, Math.round(span / 90)), bins = new Map();
+      // One bin alone would be a chart without a length.
+      bins.set(Math.floor(shown[0].t / 1000 / step - 1) * step, {});
       for (const p of shown) {
         const at = Math.floor(p.t / 1000 / step) * step;
         if (!bins.has(at)) bins.set(at, {});

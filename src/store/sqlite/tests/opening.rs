@@ -157,5 +157,6 @@ fn a_first_start_that_was_cut_short_is_taken_up() {
     let file = File::new();
     fs::write(file.path(), "").unwrap();
     file.sql("CREATE TABLE __diesel_schema_migrations (version VARCHAR(50) PRIMARY KEY NOT NULL, run_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)");
-    assert_eq!(Store::migrate_sqlite(&file.path()).unwrap().len(), 1);
+    let all = Store::migrate_sqlite(&File::new().path()).unwrap();
+    assert_eq!(Store::migrate_sqlite(&file.path()).unwrap(), all);
 }
