@@ -208,7 +208,9 @@ async fn the_close_code_says_who_comes_back() {
 async fn two_processes_are_one_swarm() {
     let server = Server::start(QUICK).await;
     let mut swarm = Swarm::start(&server, &["--devices", "10", "--processes", "2"]);
-    eventually("ten devices", async || (server.live().await == 10).then_some(())).await;
+    let files = ["seen-0.jsonl", "seen-1.jsonl"];
+    let welcomed = || files.iter().map(|file| of_kind(&swarm.seen(file), "welcome").count()).sum::<usize>();
+    eventually("ten welcomes", async || (welcomed() == 10).then_some(())).await;
     let report = swarm.leave().await;
     assert_eq!(
         (&report["processes"], &report["handshakes"]["welcomed"]),
@@ -217,7 +219,7 @@ async fn two_processes_are_one_swarm() {
     );
     assert_eq!(report["ends_by_close_code"]["1000"], 10, "{report:#}");
     let mut devices = BTreeSet::new();
-    for file in ["seen-0.jsonl", "seen-1.jsonl"] {
+    for file in files {
         let seen = swarm.seen(file);
         let welcomed: Vec<_> = of_kind(&seen, "welcome").map(|w| text(w, "device").to_owned()).collect();
         assert_eq!(welcomed.len(), 5, "{file}");
