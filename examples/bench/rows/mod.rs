@@ -1,5 +1,6 @@
 //! What is measured: a file a row, each with how it is done and what its figures mean.
 
+mod dashboard;
 mod detection;
 mod drop;
 mod ends;
@@ -46,6 +47,8 @@ pub enum Row {
     Detection,
     /// Processor time for an event delivered to one of many subscribers
     Fanout,
+    /// Processor time of a dashboard that is looked at, and whether pings are later for it
+    Dashboard,
     /// Instructions for a ping and its pong, by callgrind
     Instructions,
     /// Heartbeats a second into Redis
@@ -95,7 +98,7 @@ impl Row {
             Self::Handshakes => with_peers(&[embedded, stores]),
             Self::Ends | Self::Storm => vec![embedded, stores],
             Self::Drop => vec![embedded, stores, statements::SUBJECT],
-            Self::Detection | Self::Fanout | Self::Instructions => vec![embedded],
+            Self::Detection | Self::Fanout | Self::Dashboard | Self::Instructions => vec![embedded],
             Self::Heartbeats => vec![embedded, heartbeats::REFERENCE],
             Self::Nodes => vec![stores],
         }
@@ -116,6 +119,7 @@ impl Row {
             (Self::Storm, subject) => storm::measure(subject, world),
             (Self::Detection, subject) => detection::measure(subject, world),
             (Self::Fanout, subject) => fanout::measure(subject, world),
+            (Self::Dashboard, subject) => dashboard::measure(subject, world),
             (Self::Nodes, _) => nodes::measure(world),
             (Self::Instructions, subject) => instructions::measure(subject, world),
         }

@@ -1,4 +1,4 @@
-//! Subscribers of ends by server-sent events, on a thread of their own.
+//! Subscribers of ends, or of another stream, by server-sent events, on a thread of their own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,13 +29,21 @@ pub struct Sse {
 }
 
 impl Sse {
-    /// Subscribes, and returns once every stream has begun.
+    /// Subscribes to ends, and returns once every stream has begun.
     ///
     /// # Errors
     /// Where one does not begin.
     pub fn subscribe(http: &Http, count: usize) -> anyhow::Result<Self> {
+        Self::follow(http, &format!("/v1/events?types={ENDS}"), count)
+    }
+
+    /// The same for another stream.
+    ///
+    /// # Errors
+    /// Where one does not begin.
+    pub fn follow(http: &Http, path: &str, count: usize) -> anyhow::Result<Self> {
         let (seen, delivered, stop) = (Seen::default(), Arc::<AtomicU64>::default(), Arc::default());
-        let (url, admin) = (http.url(&format!("/v1/events?types={ENDS}")), http.admin().to_owned());
+        let (url, admin) = (http.url(path), http.admin().to_owned());
         let (begun, begins) = mpsc::channel();
         let thread = {
             let (seen, delivered, stop) = (seen.clone(), delivered.clone(), Arc::clone(&stop));
