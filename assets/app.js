@@ -150,6 +150,7 @@ const lastpong = (() => {
       title: `Ban ${of.address}?`, yes: "Ban", fields: true, body: { remote_addr: of.address },
       text: "Every device from this address is refused. Behind a proxy or a shared address these may be many.",
       method: "POST", path: "/v1/bans", done: `${of.address} is banned`,
+      count: `/debug/connections?limit=1&remote_addr=${encodeURIComponent(of.address)}`,
     }),
     drain: (of) => ({
       title: `Drain ${of.node}?`, yes: "Drain", body: {},
@@ -172,11 +173,21 @@ const lastpong = (() => {
     return wrap;
   }
 
+  // How many it will send away, told before it is done.
+  async function count(act) {
+    const text = byId("ask-text");
+    const answer = await fetch(act.count, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(5000) }).catch(() => null);
+    const total = answer?.ok ? (await answer.json().catch(() => ({}))).total : null;
+    if (text.textContent !== act.text) return;
+    text.textContent += Number.isInteger(total) ? ` Sessions from it that are live now: ${total}.` : " How many that are now could not be read.";
+  }
+
   function ask(act, from) {
     const dialog = byId("ask"), yes = byId("ask-yes"), refused = byId("ask-refused"), fields = byId("ask-fields");
     byId("ask-title").textContent = act.title;
     byId("ask-text").textContent = act.text;
     yes.textContent = act.yes;
+    if (act.count) count(act);
     refused.hidden = true;
     fields.replaceChildren(...(act.fields ? [field("ttl", "For how long (empty: until it is lifted)", "1h"), field("reason", "Reason, for the record", "")] : []));
     const carryOut = async () => {

@@ -3,6 +3,9 @@
 //! The program's logger asks [`LogFilter::passes`] for each record. A filter that was set for a time gives way to the one
 //! of the start when it is over; [`LogFilter::keep`] sees to that, for a filter may be so narrow that nobody asks.
 //!
+//! A filter that is set says what holds of all modules that it does not name: a slip in one word would else silence the
+//! rest. The one of the start need not, as with other programs. No filter looks for a text in the lines.
+//!
 //! Left out on purpose: where lines go and how they look. That is the program's.
 
 use std::sync::{PoisonError, RwLock};
@@ -17,7 +20,11 @@ use crate::time::{Mono, Timestamp};
 /// A longer text than anyone needs.
 pub const MOST_BYTES: usize = 1_024;
 /// What a filter may be, in words.
-pub const ALLOWED: &str = "log levels of at most 1024 bytes, as info, warn or info,lastpong::session=debug";
+pub const ALLOWED: &str = "at most 1024 of [A-Za-z0-9_:=,-], with a level for all modules and others for some, as warn or \
+                           info,lastpong::session=debug";
+/// What the one of the start may be, in words.
+pub const ALLOWED_AT_START: &str =
+    "at most 1024 of [A-Za-z0-9_:=, -]: log levels, as info, warn or info,lastpong::session=debug";
 
 /// One for the whole process.
 pub struct LogFilter {
@@ -53,7 +60,21 @@ pub struct BadFilter;
 /// # Errors
 /// It would not.
 pub fn check(text: &str) -> Result<(), BadFilter> {
-    if text.trim().is_empty() || text.len() > MOST_BYTES {
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    if text.contains(' ') || !text.split(',').any(is_level) {
+        return Err(BadFilter);
+    }
+    check_at_start(text)
+}
+
+/// Whether [`LogFilter::new`] would take it.
+///
+/// # Errors
+/// It would not.
+pub fn check_at_start(text: &str) -> Result<(), BadFilter> {
+    // A slash would begin a text to look for, which nobody does; a line break, a line of the log that nobody wrote.
+    let is_known = |c: char| c.is_ascii_alphanumeric() || "_:=,- ".contains(c);
+    if text.trim().is_empty() || text.len() > MOST_BYTES || !text.chars().all(is_known) {
         return Err(BadFilter);
     }
     Now::of(text, None).map(|_| ())
@@ -63,6 +84,7 @@ impl LogFilter {
     /// # Errors
     /// `usual` is no filter.
     pub fn new(usual: &str) -> Result<Self, BadFilter> {
+        check_at_start(usual)?;
         let now = RwLock::new(Now::of(usual, None)?);
         Ok(Self { usual: usual.to_owned(), now, changed: Notify::new() })
     }
@@ -96,9 +118,7 @@ impl LogFilter {
     }
 
     fn put(&self, now: Now) {
-        let mut held = self.now.write().unwrap_or_else(PoisonError::into_inner);
-        log::set_max_level(now.filter.filter());
-        *held = now;
+        self.now.write().unwrap_or_else(PoisonError::into_inner).turn_into(now);
     }
 
     /// Goes back to the usual filter whenever the time of another is over.
@@ -120,18 +140,27 @@ impl LogFilter {
 
     /// Unless another filter was set meanwhile.
     fn fall_back(&self) {
-        let due = self.now.read().unwrap_or_else(PoisonError::into_inner).until;
-        if due.is_none_or(|(until, _)| until > Mono::now()) {
-            return;
-        }
-        if let Ok(usual) = Now::of(&self.usual, None) {
-            self.put(usual);
+        let Ok(usual) = Now::of(&self.usual, None) else { return };
+        let mut held = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        if held.is_over() {
+            held.turn_into(usual);
+            // Whoever logs reads the filter.
+            drop(held);
             log::info!(filter = self.usual.as_str(); "the log is as usual again");
         }
     }
 }
 
 impl Now {
+    fn turn_into(&mut self, other: Self) {
+        log::set_max_level(other.filter.filter());
+        *self = other;
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|(until, _)| until <= Mono::now())
+    }
+
     fn of(text: &str, lasts: Option<Duration>) -> Result<Self, BadFilter> {
         let mut builder = env_filter::Builder::new();
         builder.try_parse(text).map_err(|_| BadFilter)?;
@@ -159,8 +188,19 @@ mod tests {
         assert!(!passes(&filter, "lastpong::feed", Level::Info));
         assert!(passes(&filter, "lastpong::session::life", Level::Debug));
         assert_eq!(filter.level(), LevelFilter::Debug);
-        for bad in ["", " ", "lastpong=loud", "a=b=c", &"x".repeat(MOST_BYTES + 1)] {
+        let long = format!("info,{}", "x".repeat(MOST_BYTES));
+        for bad in ["", " ", "info,lastpong=loud", "info,a=b=c", &long] {
             assert_eq!(filter.set(bad, None), Err(BadFilter), "{bad}");
+            assert!(LogFilter::new(bad).is_err(), "{bad}");
+        }
+        // A slip, which would silence all else; a text to look for; a line of its own; what no database keeps.
+        for bad in
+            ["inof", "lastpong=debug", "info/xyz", "info,a\nb=debug", "debug,a\0b=debug", "info, a=debug"]
+        {
+            assert_eq!(filter.set(bad, None), Err(BadFilter), "{bad:?}");
+        }
+        for (usual, taken) in [("lastpong=debug", true), ("info, a=debug", true), ("info/xyz", false)] {
+            assert_eq!(LogFilter::new(usual).is_ok(), taken, "{usual}");
         }
         let view = filter.view();
         assert_eq!((&*view.filter, &*view.usual, view.until), ("warn,lastpong::session=debug", "info", None));
@@ -177,5 +217,28 @@ mod tests {
         filter.fall_back();
         let view = filter.view();
         assert_eq!((&*view.filter, view.until), ("info", None));
+    }
+
+    #[test]
+    fn what_is_set_while_another_gives_way_stays() {
+        const ROUNDS: usize = 20_000;
+        let filter = LogFilter::new("info").unwrap();
+        let (over, set) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..ROUNDS {
+                    over.wait();
+                    filter.fall_back();
+                    set.wait();
+                }
+            });
+            for round in 0..ROUNDS {
+                filter.set("off", Some(Duration::ZERO)).unwrap();
+                over.wait();
+                filter.set("warn", None).unwrap();
+                set.wait();
+                assert_eq!(filter.view().filter, "warn", "round {round}");
+            }
+        });
     }
 }

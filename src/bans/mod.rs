@@ -26,6 +26,9 @@ use list::List;
 /// How long the record keeps bans that are over: whoever follows the changes and was away for longer reads all.
 pub const KEPT: Duration = Duration::from_secs(3_600);
 
+/// Changes made while others wait: well under a millisecond.
+const AT_ONCE: usize = 1_000;
+
 /// Who is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Banned {
@@ -66,9 +69,18 @@ impl Bans {
         self.list.read().unwrap_or_else(PoisonError::into_inner).address(from, now)
     }
 
-    /// Makes these changes.
+    /// Makes these changes, in their order: of many, some at a time, so that no handshake waits for all of them.
     pub fn apply(&self, changes: Vec<BanChange>, now: Timestamp) -> Changed {
-        self.list.write().unwrap_or_else(PoisonError::into_inner).apply(changes, now)
+        let (mut all, mut changes) = (Changed::default(), changes.into_iter());
+        loop {
+            let part: Vec<BanChange> = changes.by_ref().take(AT_ONCE).collect();
+            if part.is_empty() {
+                return all;
+            }
+            let changed = self.list.write().unwrap_or_else(PoisonError::into_inner).apply(part, now);
+            all.fresh.extend(changed.fresh);
+            all.gone.extend(changed.gone);
+        }
     }
 
     /// Puts these in the place of all that there are.

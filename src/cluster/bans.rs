@@ -6,7 +6,12 @@
 //! - While the record cannot be read, what was known last holds; terms go on to run out. It is kept in the node's
 //!   journal, for a start without the record.
 //! - A list that was not followed for too long, or is newer than the record (one that was put back from a backup), is
-//!   read anew as a whole.
+//!   read anew as a whole; and so it is, and kept as a whole, when it could not be kept.
+
+mod read;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +21,13 @@ use actix::Recipient;
 use crate::bans::{Bans, Changed, KEPT};
 use crate::metrics::Metrics;
 use crate::reason::{DetectedBy, Reason};
-use crate::store::bans::{Ban, BanChange, Target};
+use crate::store::bans::{Ban, Target};
 use crate::store::journal::Journal;
 use crate::store::{Store, StoreError};
 use crate::supervisor::Inspector;
 use crate::supervisor::messages::{EndDevices, EndSessions, ToEnd};
-use crate::time::{Mono, Timestamp};
+use crate::time::{Mono, Now, Timestamp};
+use read::{Reading, Step};
 
 /// How often the record is asked that others write to. With the call itself a ban holds everywhere within a second.
 const POLL: Duration = Duration::from_millis(500);
@@ -47,21 +53,38 @@ pub struct Parts {
 
 pub struct BanWatch {
     parts: Parts,
-    /// The last change that was read, and when it was asked for.
-    read: Option<(i64, Mono)>,
+    read: Option<ReadTo>,
     swept: Mono,
     /// Sessions are still to be looked through for who is banned.
     looks: bool,
     readable: bool,
+    /// The journal lacks something: from when on all is to be written there.
+    mend_at: Option<Mono>,
+}
+
+/// The last change that was read, and when it was asked for.
+#[derive(Debug, Clone, Copy)]
+struct ReadTo {
+    rev: i64,
+    asked: Now,
+}
+
+impl ReadTo {
+    /// The one clock stands still while the machine sleeps, and the other can be set back.
+    fn is_stale(self, now: Now) -> bool {
+        let slept =
+            Duration::from_micros(now.wall.0.saturating_sub(self.asked.wall.0).try_into().unwrap_or(0));
+        now.mono.since(self.asked.mono) >= STALE || slept >= STALE
+    }
 }
 
 impl BanWatch {
     pub fn new(parts: Parts) -> Self {
-        Self { parts, read: None, swept: Mono::now(), looks: false, readable: true }
+        Self { parts, read: None, swept: Mono::now(), looks: false, readable: true, mend_at: None }
     }
 
     /// Takes up what this node knew before it was stopped.
-    pub async fn remember(&self) {
+    pub async fn remember(&mut self) {
         let Some(journal) = &self.parts.journal else { return };
         match journal.known_bans().await {
             Ok(known) => {
@@ -71,6 +94,7 @@ impl BanWatch {
                 self.keep(Changed { fresh: Vec::new(), gone: over }).await;
             }
             Err(error) => {
+                self.mend_at = Some(Mono::now());
                 log::error!(error:% = error; "the bans that this node knew cannot be read: none holds until the store tells them");
             }
         }
@@ -81,46 +105,56 @@ impl BanWatch {
     /// # Errors
     /// The record cannot be read: what was known holds.
     pub async fn catch_up(&mut self) -> Result<(), StoreError> {
-        let asked = Mono::now();
-        let known = self.read.filter(|(_, at)| asked.since(*at) < STALE).map(|(rev, _)| rev);
-        let mut whole = known.is_none();
-        let (mut changes, mut rev) = self.read_from(known.unwrap_or(0)).await?;
-        if known.is_some_and(|known| rev < known) {
-            whole = true;
-            (changes, rev) = self.read_from(0).await?;
-        }
-        let now = Timestamp::now();
-        let changed = match whole {
-            true => {
-                let standing = changes.into_iter().filter(|change| !change.lifted);
-                self.parts.bans.replace(standing.map(|change| change.ban).collect(), now)
-            }
-            false => self.parts.bans.apply(changes, now),
+        let asked = Now::read();
+        let mends = self.mend_at.is_some_and(|at| at <= asked.mono);
+        let known = self.read.filter(|read| !mends && !read.is_stale(asked)).map(|read| read.rev);
+        let reading = match known {
+            Some(rev) => match self.read_on(Reading::after(rev)).await? {
+                Some(reading) => Some(reading),
+                // The record goes less far.
+                None => self.read_on(Reading::whole()).await?,
+            },
+            None => self.read_on(Reading::whole()).await?,
         };
-        self.read = Some((rev, asked));
-        if changed != Changed::default() {
-            self.tell(&changed).await;
-            self.keep(changed).await;
+        // One that goes less far again, while it is read, is read at the next look.
+        let Some(reading) = reading else { return Ok(()) };
+        let (rev, now) = (reading.rev(), Timestamp::now());
+        let (changed, all) = match reading.is_whole() {
+            true => {
+                let standing = reading.standing();
+                let all = mends.then(|| standing.clone());
+                (self.parts.bans.replace(standing, now), all)
+            }
+            false => (self.parts.bans.apply(reading.changes(), now), None),
+        };
+        self.read = Some(ReadTo { rev, asked });
+        self.tell(&changed).await;
+        match all {
+            Some(all) => self.mend(all).await,
+            None => self.keep(changed).await,
         }
-        self.parts.bans.done(rev);
+        self.settle();
+        self.parts.metrics.record.bans_read.set(Timestamp::now().0 / 1_000_000);
         Ok(())
     }
 
-    /// The changes after `rev`, and up to where they go. Less than `rev` is the end of a record that goes less far.
-    async fn read_from(&self, rev: i64) -> Result<(Vec<BanChange>, i64), StoreError> {
-        let (mut all, mut last) = (Vec::new(), rev);
+    /// Reads to the end of the record; `None` where that is before the place that was known.
+    async fn read_on(&self, mut reading: Reading) -> Result<Option<Reading>, StoreError> {
         loop {
-            let asked = self.parts.store.ban_changes(last, PAGE);
+            let asked = self.parts.store.ban_changes(reading.rev(), PAGE);
             let page = self.parts.metrics.timed("sql", "bans", asked).await?;
-            if page.newest < last {
-                return Ok((Vec::new(), page.newest));
+            match reading.take(page, PAGE) {
+                Step::More => {}
+                Step::Done => return Ok(Some(reading)),
+                Step::Shorter => return Ok(None),
             }
-            let is_last = page.changes.len() < PAGE;
-            last = page.changes.last().map_or(last, |change| change.rev);
-            all.extend(page.changes);
-            if is_last {
-                return Ok((all, last.max(page.newest)));
-            }
+        }
+    }
+
+    /// Says up to where all is done, where it is.
+    fn settle(&self) {
+        if let Some(read) = self.read.filter(|_| !self.looks) {
+            self.parts.bans.done(read.rev);
         }
     }
 
@@ -165,10 +199,29 @@ impl BanWatch {
         self.looks = snapshots.iter().any(|snapshot| snapshot.taken < asked);
     }
 
-    async fn keep(&self, changed: Changed) {
+    async fn keep(&mut self, changed: Changed) {
         let Some(journal) = &self.parts.journal else { return };
-        if let Err(error) = journal.keep_bans(changed.fresh, changed.gone).await {
+        if let Err(error) = journal.keep_bans(changed.fresh, changed.gone).await
+            && self.mend_at.is_none()
+        {
+            self.mend_at = Some(Mono::now());
             log::warn!(error:% = error; "the bans are not kept: a restart without the store would not know the last of them");
+        }
+    }
+
+    /// Keeps these and no others.
+    async fn mend(&mut self, all: Vec<Ban>) {
+        let Some(journal) = &self.parts.journal else { return };
+        match journal.keep_only_bans(all).await {
+            Ok(()) => {
+                self.mend_at = None;
+                log::info!("the bans are kept again, all of them");
+            }
+            // To read and write all is dear, and a disk stays full for a while.
+            Err(error) => {
+                self.mend_at = Some(Mono::now() + SWEEP);
+                log::warn!(error:% = error; "the bans are not kept still");
+            }
         }
     }
 
@@ -191,9 +244,11 @@ impl BanWatch {
             }
             self.readable = read.is_ok();
             self.look_through().await;
+            self.settle();
             if Mono::now().since(self.swept) >= SWEEP {
                 self.swept = Mono::now();
-                self.keep(self.parts.bans.sweep(Timestamp::now())).await;
+                let over = self.parts.bans.sweep(Timestamp::now());
+                self.keep(over).await;
             }
         }
     }

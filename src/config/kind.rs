@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::redis_url::RedisUrl;
 use super::units::{parse_bytes, parse_duration, show_bytes, show_duration};
 use crate::ids::NodeId;
+use crate::log_filter;
 
 /// The form and range of one setting's value.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +72,7 @@ impl Kind {
             }
             Kind::Origins => origins(value).all(|o| o == "*" || is_origin(o)),
             Kind::Networks => networks(value).is_some(),
-            Kind::LogFilter => env_filter::Builder::new().try_parse(value).is_ok(),
+            Kind::LogFilter => log_filter::check_at_start(value).is_ok(),
         }
     }
 
@@ -105,7 +106,7 @@ impl Kind {
             Kind::Networks => {
                 "addresses or networks as 10.0.0.7, 10.0.0.0/8 or fd00::/8, with commas between".into()
             }
-            Kind::LogFilter => "log levels as info, warn or info,lastpong=debug".into(),
+            Kind::LogFilter => log_filter::ALLOWED_AT_START.into(),
         }
     }
 
@@ -213,7 +214,11 @@ mod tests {
                 &["a.b", "https://", "https://a/x", "null"],
             ),
             (Kind::Networks, &["10.0.0.7", "10.0.0.0/8, fd00::/8"], &["10.0.0.0/33", "proxy", "10.0.0"]),
-            (Kind::LogFilter, &["info", "warn,lastpong::feed=trace"], &["lastpong=loud", "a=b=c"]),
+            (
+                Kind::LogFilter,
+                &["info", "warn,lastpong::feed=trace"],
+                &["lastpong=loud", "a=b=c", "info/text"],
+            ),
         ];
         for (kind, good, bad) in cases {
             for value in *good {

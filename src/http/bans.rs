@@ -1,7 +1,7 @@
 //! Bans: of a device (`/v1/devices/{device_id}/ban`), of an address or a network (`/v1/bans`), and the list of both.
 //!
-//! A ban is on the record, for all nodes. When it is answered it holds on the node that was asked, for who is here too; on
-//! the others within two seconds. While the record cannot be written there is no new ban: 503.
+//! A ban is on the record, for all nodes. When it is answered it holds on the node that was asked, for who is here too, or
+//! else the answer is 202; on the others within two seconds. While the record cannot be written there is no new ban: 503.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::auth::{Admin, Caller, Reader};
 use super::debug::{List, answer, cursor_of, seal};
 use super::openapi::params::{Cursor, PageLimit};
+use super::peer::Proxies;
 use super::query::Params;
 use super::{Doors, body, devices, json, traced};
 use crate::ids::{BanId, DeviceId};
@@ -43,9 +44,11 @@ pub(super) struct OfDevice {
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct OfNetwork {
-    /// An address or a network, of /8 or narrower (IPv6: /16).
-    remote_addr: String,
+pub(super) struct OfAny {
+    /// An address or a network, of /8 or narrower (IPv6: /16), in which no trusted proxy is.
+    remote_addr: Option<String>,
+    /// A device, in its place: also one whose name no path can have, as `..`.
+    device_id: Option<String>,
     /// As 90s, 10m, 1h or 7d, from 1s to 3650d; without one, until it is lifted.
     ttl: Option<String>,
     /// For operators: a line of at most 256 characters.
@@ -56,7 +59,11 @@ pub(super) struct OfNetwork {
 #[utoipa::path(
     put, path = "/v1/devices/{device_id}/ban", tag = "devices",
     params(("device_id" = DeviceId, Path)), request_body = Option<OfDevice>,
-    responses((status = 200, body = Ban), body::Unread),
+    responses(
+        (status = 200, body = Ban),
+        (status = 202, description = "It is on the record, and holds on this node soon.", body = Ban),
+        body::Unread,
+    ),
 )]
 pub(super) async fn ban_device(
     Admin(caller): Admin,
@@ -68,20 +75,27 @@ pub(super) async fn ban_device(
     let device = devices::device_id(request.match_info().query("device_id"))?;
     let OfDevice { ttl, reason } = body::object(body, r#"{"ttl":"1h","reason":"…"}"#).await?;
     if traced::is(&request) {
-        let held = doors.timed("presence", doors.store.active_of(std::slice::from_ref(&device))).await?;
-        held.iter().for_each(|record| traced::touch(&request, record.session_id));
+        let held = doors.timed("presence", doors.store.active_of(std::slice::from_ref(&device))).await;
+        // A ban does not depend on what a trace can say of it.
+        held.iter().flatten().for_each(|record| traced::touch(&request, record.session_id));
     }
-    let ban = ban(&doors, (&caller, &request), Target::Device(device), ttl.as_deref(), reason).await?;
-    Ok(HttpResponse::Ok().content_type("application/json").body(json::text(&ban)))
+    let target = Target::Device(device);
+    let (ban, holds) = ban(&doors, (&caller, &request), target, ttl.as_deref(), reason).await?;
+    Ok(given(&ban, if holds { StatusCode::OK } else { StatusCode::ACCEPTED }))
 }
 
-/// Ban an address or a network
+/// Ban an address or a network, or a device
 #[utoipa::path(
     post, path = "/v1/bans", tag = "devices",
-    request_body = OfNetwork,
-    responses((status = 201, body = Ban), body::Unread),
+    request_body = OfAny,
+    responses(
+        (status = 201, body = Ban),
+        (status = 202, description = "It is on the record, and holds on this node soon.", body = Ban),
+        (status = 409, description = "A trusted proxy is in that network: all who come through it would go.", body = problem::Body, content_type = "application/problem+json"),
+        body::Unread,
+    ),
 )]
-pub(super) async fn ban_network(
+pub(super) async fn ban_any(
     Admin(caller): Admin,
     request: HttpRequest,
     body: web::Payload,
@@ -89,33 +103,56 @@ pub(super) async fn ban_network(
 ) -> Result<HttpResponse, Problem> {
     Params::parse(request.query_string(), &[])?;
     let form = r#"{"remote_addr":"192.0.2.0/24","ttl":"1h","reason":"…"}"#;
-    let OfNetwork { remote_addr, ttl, reason } = body::object(body, form).await?;
-    let target = Target::Network(narrow(&remote_addr)?);
-    let ban = ban(&doors, (&caller, &request), target, ttl.as_deref(), reason).await?;
-    Ok(HttpResponse::Created().content_type("application/json").body(json::text(&ban)))
+    let OfAny { remote_addr, device_id, ttl, reason } = body::object(body, form).await?;
+    let target = match (remote_addr, device_id) {
+        (Some(network), None) => Target::Network(narrow(&network, &doors.auth.proxies)?),
+        (None, Some(device)) => Target::Device(devices::device_id(&device)?),
+        _ => {
+            let detail =
+                format!("the body names neither or both of remote_addr and device_id: its form is {form}");
+            return Err(Problem::bad_request(detail));
+        }
+    };
+    let (ban, holds) = ban(&doors, (&caller, &request), target, ttl.as_deref(), reason).await?;
+    Ok(given(&ban, if holds { StatusCode::CREATED } else { StatusCode::ACCEPTED }))
 }
 
-fn narrow(text: &str) -> Result<IpNet, Problem> {
-    let wide_enough = |net: &IpNet| match net {
+fn given(ban: &Ban, status: StatusCode) -> HttpResponse {
+    HttpResponse::build(status).content_type("application/json").body(json::text(ban))
+}
+
+fn narrow(text: &str, proxies: &Proxies) -> Result<IpNet, Problem> {
+    let narrow_enough = |net: &IpNet| match net {
         IpNet::V4(net) => net.prefix_len() >= WIDEST_V4,
         IpNet::V6(net) => net.prefix_len() >= WIDEST_V6,
     };
-    network(text).filter(wide_enough).ok_or_else(|| {
+    let net = network(text).filter(narrow_enough).ok_or_else(|| {
         let allowed = format!(
             "an address or a network as 192.0.2.7, 192.0.2.0/24 or 2001:db8::/32, of /{WIDEST_V4} or narrower \
              (IPv6: /{WIDEST_V6})"
         );
         Problem::bad_input("remote_addr", text, &allowed)
-    })
+    })?;
+    match proxies.within(&net) {
+        None => Ok(net),
+        Some(proxy) => {
+            let detail = format!(
+                "{proxy} of LASTPONG_TRUSTED_PROXIES is in {net}: all who come through it would be banned"
+            );
+            let allowed = "a network without a trusted proxy";
+            Err(Problem::new(StatusCode::CONFLICT, detail).about("remote_addr", text, allowed))
+        }
+    }
 }
 
+/// Says also whether it holds on this node.
 async fn ban(
     doors: &Doors,
     who: (&Caller, &HttpRequest),
     target: Target,
     ttl: Option<&str>,
     reason: Option<String>,
-) -> Result<Ban, Problem> {
+) -> Result<(Ban, bool), Problem> {
     let ttl = body::duration("ttl", ttl, SHORTEST, LONGEST)?;
     if let Some(text) = &reason
         && (text.chars().count() > MOST_REASON || text.contains(char::is_control))
@@ -131,8 +168,7 @@ async fn ban(
     let entry = doors.entry(who, Action::Ban, &ban.target, Some(told(&ban)));
     let rev = doors.timed("ban", doors.store.ban(ban.clone(), entry.clone())).await?;
     entry.tell();
-    doors.acts.bans.until_done(rev, PATIENCE).await;
-    Ok(ban)
+    Ok((ban, doors.acts.bans.until_done(rev, PATIENCE).await))
 }
 
 /// A ban's terms, in the words of the audit.
@@ -149,6 +185,7 @@ fn told(ban: &Ban) -> String {
     delete, path = "/v1/devices/{device_id}/ban", tag = "devices",
     params(("device_id" = DeviceId, Path)),
     responses(
+        (status = 202, description = "It may come back; to this node soon."),
         (status = 204, description = "It may come back."),
         (status = 404, body = problem::Body, content_type = "application/problem+json"),
     ),
@@ -178,6 +215,7 @@ pub(super) async fn lift_device(
     delete, path = "/v1/bans/{id}", tag = "devices",
     params(("id" = BanId, Path)),
     responses(
+        (status = 202, description = "It is lifted; on this node soon."),
         (status = 204, description = "It is lifted."),
         (status = 404, body = problem::Body, content_type = "application/problem+json"),
     ),
@@ -207,8 +245,8 @@ pub(super) async fn lift(
 
 async fn finish(doors: &Doors, rev: i64, entry: &Entry) -> Result<HttpResponse, Problem> {
     entry.tell();
-    doors.acts.bans.until_done(rev, PATIENCE).await;
-    Ok(HttpResponse::NoContent().finish())
+    let holds = doors.acts.bans.until_done(rev, PATIENCE).await;
+    Ok(if holds { HttpResponse::NoContent() } else { HttpResponse::Accepted() }.finish())
 }
 
 /// The bans that hold, the newest first

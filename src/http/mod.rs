@@ -117,7 +117,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
             [web::put().to(bans::ban_device), web::delete().to(bans::lift_device)],
             "PUT, DELETE",
         ))
-        .service(get_or("/v1/bans", bans::list, [web::post().to(bans::ban_network)], "GET, HEAD, POST"))
+        .service(get_or("/v1/bans", bans::list, [web::post().to(bans::ban_any)], "GET, HEAD, POST"))
         .service(only("/v1/bans/{id}", [web::delete().to(bans::lift)], "DELETE"))
         .service(get_or(
             "/v1/node/drain",

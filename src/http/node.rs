@@ -1,16 +1,21 @@
 //! This node itself: `/v1/node/drain`, which empties it and can be undone, and `/v1/node/log`, what it logs.
 //!
-//! Both are about the node that is asked alone. A drain outlives no restart, nor does a filter.
+//! Both are about the node that is asked alone: behind a balancer that is whichever it chose. Who means a certain one
+//! names it as `node`, and is refused with 409 where another was reached. A drain outlives no restart, nor does a filter.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Response};
+use utoipa::{IntoResponses, ToSchema};
 
 use super::auth::{Admin, Reader};
 use super::debug::answer;
+use super::openapi::params::ThisNode;
+use super::openapi::refusals;
 use super::query::Params;
 use super::{Doors, body, json};
 use crate::config::units::show_duration;
@@ -68,24 +73,26 @@ pub(super) struct Logged<'a> {
 /// Whether this node drains, and how far it is
 #[utoipa::path(
     get, path = "/v1/node/drain", tag = "node",
-    responses((status = 200, body = Drained)),
+    params(ThisNode),
+    responses((status = 200, body = Drained), Another),
 )]
 pub(super) async fn look(
     _: Reader,
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
-    Params::parse(request.query_string(), &[])?;
+    is_meant(&doors, &request)?;
     Ok(answer(shown(&doors, ask(&doors, Drain::Look).await?)))
 }
 
 /// Drain this node: it refuses newcomers, and ends its sessions one by one
 #[utoipa::path(
     post, path = "/v1/node/drain", tag = "node",
+    params(ThisNode),
     request_body = Option<AskedDrain>,
     responses(
         (status = 202, body = Drained),
-        (status = 409, description = "It drains because it stops.", body = problem::Body, content_type = "application/problem+json"),
+        (status = 409, description = "It drains because it stops, or is not the node that is named.", body = problem::Body, content_type = "application/problem+json"),
         body::Unread,
     ),
 )]
@@ -95,10 +102,13 @@ pub(super) async fn begin(
     body: web::Payload,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
-    Params::parse(request.query_string(), &[])?;
+    is_meant(&doors, &request)?;
     let AskedDrain { spread } = body::object(body, r#"{"spread":"30s"}"#).await?;
     let spread = body::duration("spread", spread.as_deref(), Duration::ZERO, LONGEST_SPREAD)?;
     let spread = spread.unwrap_or(doors.acts.drain_spread);
+    if ask(&doors, Drain::Look).await?.for_good() {
+        return Err(stopping());
+    }
     let detail = Some(format!("over {}", show_duration(spread)));
     doors.note(doors.entry((&caller, &request), Action::Drain, &doors.node_id, detail)).await?;
     let view = ask(&doors, Drain::Begin { spread, for_good: false }).await?;
@@ -108,9 +118,10 @@ pub(super) async fn begin(
 /// Undo a drain: the node admits again
 #[utoipa::path(
     delete, path = "/v1/node/drain", tag = "node",
+    params(ThisNode),
     responses(
         (status = 200, body = Drained),
-        (status = 409, description = "It drains because it stops.", body = problem::Body, content_type = "application/problem+json"),
+        (status = 409, description = "It drains because it stops, or is not the node that is named.", body = problem::Body, content_type = "application/problem+json"),
     ),
 )]
 pub(super) async fn undo(
@@ -118,21 +129,51 @@ pub(super) async fn undo(
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
-    Params::parse(request.query_string(), &[])?;
+    is_meant(&doors, &request)?;
     let view = ask(&doors, Drain::Look).await?;
     if view.drain.is_none() {
         return Ok(answer(shown(&doors, view)));
+    }
+    if view.for_good() {
+        return Err(stopping());
     }
     doors.note(doors.entry((&caller, &request), Action::Undrain, &doors.node_id, None)).await?;
     Ok(answer(shown(&doors, ask(&doors, Drain::Undo).await?)))
 }
 
+/// # Errors
+/// The 409 where another node is.
+fn is_meant(doors: &Doors, request: &HttpRequest) -> Result<(), Problem> {
+    let params = Params::parse(request.query_string(), &["node"])?;
+    let Some(meant) =
+        params.parsed::<NodeId>("node", "1-128 of [A-Za-z0-9._:@-]")?.filter(|node| *node != doors.node_id)
+    else {
+        return Ok(());
+    };
+    let here = doors.node_id.as_str();
+    let detail = format!("this is node {here}, not {meant}: ask that one by its own address");
+    Err(Problem::new(StatusCode::CONFLICT, detail).about("node", meant.as_str(), here))
+}
+
+/// How it is told that another node was reached.
+struct Another;
+
+impl IntoResponses for Another {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        refusals([409])
+    }
+}
+
 async fn ask(doors: &Doors, what: Drain) -> Result<DrainView, Problem> {
     match doors.acts.drain.send(what).await {
         Ok(Ok(view)) => Ok(view),
-        Ok(Err(stopping @ Stopping)) => Err(Problem::new(StatusCode::CONFLICT, stopping.to_string())),
+        Ok(Err(Stopping)) => Err(stopping()),
         Err(_) => Err(Problem::unavailable("this node is shutting down", 1)),
     }
+}
+
+fn stopping() -> Problem {
+    Problem::new(StatusCode::CONFLICT, Stopping.to_string())
 }
 
 fn shown(doors: &Doors, DrainView { live, drain }: DrainView) -> String {
@@ -148,22 +189,24 @@ fn shown(doors: &Doors, DrainView { live, drain }: DrainView) -> String {
 /// What this node logs
 #[utoipa::path(
     get, path = "/v1/node/log", tag = "node",
-    responses((status = 200, body = Logged)),
+    params(ThisNode),
+    responses((status = 200, body = Logged), Another),
 )]
 pub(super) async fn logged(
     _: Reader,
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
-    Params::parse(request.query_string(), &[])?;
+    is_meant(&doors, &request)?;
     Ok(answer(log_view(&doors)))
 }
 
 /// Log more or less on this node, for a while or until its restart
 #[utoipa::path(
     put, path = "/v1/node/log", tag = "node",
+    params(ThisNode),
     request_body = AskedLog,
-    responses((status = 200, body = Logged), body::Unread),
+    responses((status = 200, body = Logged), Another, body::Unread),
 )]
 pub(super) async fn set_log(
     Admin(caller): Admin,
@@ -171,7 +214,7 @@ pub(super) async fn set_log(
     body: web::Payload,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
-    Params::parse(request.query_string(), &[])?;
+    is_meant(&doors, &request)?;
     let form = r#"{"filter":"info,lastpong::session=debug","for":"10m"}"#;
     let AskedLog { filter, lasts } = body::object(body, form).await?;
     let lasts = body::duration("for", lasts.as_deref(), SHORTEST, LONGEST)?;

@@ -45,6 +45,11 @@ impl Proxies {
         Peer { ip, tls }
     }
 
+    /// One that this network has an address in common with.
+    pub fn within(&self, network: &IpNet) -> Option<&IpNet> {
+        self.0.iter().find(|proxies| network.contains(*proxies) || proxies.contains(network))
+    }
+
     fn trusts(&self, ip: IpAddr) -> bool {
         self.0.iter().any(|net| net.contains(&ip))
     }
@@ -80,6 +85,21 @@ mod tests {
         }
         let peer = proxies.peer(request.to_http_request().head()).unwrap();
         (peer.ip.to_string(), peer.tls)
+    }
+
+    #[test]
+    fn a_network_with_a_proxy_in_it_is_known() {
+        let proxies = Proxies(vec!["10.0.0.0/30".parse().unwrap(), "fd00::/8".parse().unwrap()]);
+        for (network, has) in [
+            ("10.0.0.0/8", true),
+            ("10.0.0.2/32", true),
+            ("10.0.0.4/32", false),
+            ("11.0.0.0/8", false),
+            ("fd00::/16", true),
+            ("fe00::/16", false),
+        ] {
+            assert_eq!(proxies.within(&network.parse().unwrap()).is_some(), has, "{network}");
+        }
     }
 
     #[test]

@@ -34,12 +34,13 @@ pub(super) async fn kick(
     Params::parse(request.query_string(), &[])?;
     let id = session_id(&request)?;
     traced::touch(&request, id);
-    if let Some(view) = doors.inspector.find(id).await {
+    let here = doors.inspector.find(id).await;
+    if let Some(view) = &here {
         let (reason, detected_by) = (Reason::Kicked, DetectedBy::Operator);
         let what = ToEnd { device_id: view.start.device_id.clone(), session_id: id, reason, detected_by };
         doors.note(doors.entry((&caller, &request), Action::Kick, id, Some(told(&what.device_id)))).await?;
         match doors.ends.send(EndSessions(vec![what])).await {
-            // It ended a moment ago.
+            // It ended a moment ago, and that was noted.
             Ok(0) => {}
             Ok(_) => return Ok(HttpResponse::NoContent().finish()),
             Err(_) => return Err(Problem::unavailable("this node is shutting down", 1)),
@@ -57,7 +58,9 @@ pub(super) async fn kick(
         .await?
         .filter(|record| record.status == Status::Active);
     let (Some(record), Some(cluster)) = (record, doors.store.cluster()) else { return Err(over()) };
-    doors.note(doors.entry((&caller, &request), Action::Kick, id, Some(told(&record.device_id)))).await?;
+    if here.is_none() {
+        doors.note(doors.entry((&caller, &request), Action::Kick, id, Some(told(&record.device_id)))).await?;
+    }
     let run = doors.run.borrow().clone();
     match cluster.end_session(&run, id, Reason::Kicked, DetectedBy::Operator).await? {
         Some(_) => Ok(HttpResponse::NoContent().finish()),

@@ -22,6 +22,7 @@ const SHOWN: &[&str] = &[
     "_peers",
     "_event_log_",
     "_runs_lost_",
+    "_bans_read_",
 ];
 
 /// By their names.

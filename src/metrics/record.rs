@@ -14,6 +14,8 @@ pub struct RecordMetrics {
     pub event_log_events: IntGauge,
     /// How often this node was declared lost and went on as another run.
     pub runs_lost: IntCounter,
+    /// When this node last read what is banned, in Unix seconds.
+    pub bans_read: IntGauge,
 }
 
 impl RecordMetrics {
@@ -24,6 +26,11 @@ impl RecordMetrics {
                 r,
                 "lastpong_event_log_events",
                 "Events that the log keeps, counted at each sweep.",
+            ),
+            bans_read: gauge(
+                r,
+                "lastpong_bans_read_timestamp_seconds",
+                "When this node last read from the record what is banned, in Unix seconds; 0 before the first time.",
             ),
             runs_lost: register(r, IntCounter::new("lastpong_runs_lost_total", runs_lost).expect(FIXED)),
         }

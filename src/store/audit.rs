@@ -1,7 +1,8 @@
 //! The audit: what operators did, who, when and from where.
 //!
 //! - [`Book::note`] is durable when it returns: on the record, or in the node's journal while the record cannot be
-//!   written. What waits there is moved by [`Book::move_waiting`]; an entry that was moved twice is there once.
+//!   written. What waits there is moved by [`Book::move_waiting`]; an entry that was moved twice is there once. One that
+//!   the record will not have stays in the journal, and holds up no other.
 //! - Entries are never changed, and leave by retention alone.
 
 use std::net::IpAddr;
@@ -138,11 +139,20 @@ impl Book {
         if waiting.is_empty() {
             return Ok(false);
         }
-        let ids = waiting.iter().map(|entry| entry.id).collect();
+        let mut moved = Vec::with_capacity(waiting.len());
         for entry in waiting {
-            self.store.note(entry).await?;
+            let (id, action, at) = (entry.id, entry.action, entry.at);
+            match self.store.note(entry).await {
+                Ok(()) => moved.push(id),
+                Err(StoreError::Broken(why)) => {
+                    log::error!(id:% = id, action = action.as_str(), at:% = at, error = why.as_str();
+                        "an entry of the audit is refused by the store; it stays in the journal");
+                    journal.set_note_aside(id, why).await?;
+                }
+                Err(error) => return Err(error),
+            }
         }
-        journal.forget_notes(ids).await?;
+        journal.forget_notes(moved).await?;
         Ok(true)
     }
 }

@@ -19,6 +19,9 @@ impl From<Error> for StoreError {
                 | DatabaseErrorKind::CheckViolation,
                 _,
             ) => StoreError::Broken(format!("the database refused a row: {text}")),
+            Error::DatabaseError(..) if is_bad_value(&text) => {
+                StoreError::Broken(format!("the database refused a value: {text}"))
+            }
             Error::DatabaseError(..) if !is_damage(&text) => StoreError::Retry(text),
             // A connection whose transaction is in doubt is replaced by a new one.
             Error::BrokenTransactionManager | Error::RollbackErrorOnCommit { .. } => StoreError::Retry(text),
@@ -33,6 +36,16 @@ impl StoreError {
     pub(super) fn bad_row(table: &str, column: &str, value: &str) -> Self {
         StoreError::Broken(format!("the database holds {value:?} as {table}.{column}, which is none"))
     }
+}
+
+/// What is refused however often it is sent: errors of class 22 (data exception) in Postgres' words.
+fn is_bad_value(text: &str) -> bool {
+    let says = |words: &str| text.contains(words);
+    says("invalid byte sequence for encoding")
+        || says("unsupported Unicode escape sequence")
+        || says("value too long for type")
+        || says("out of range")
+        || says("invalid input syntax")
 }
 
 /// What does not pass by itself: in SQLite's words, then in those of Postgres.

@@ -2,7 +2,8 @@
 //!
 //! - A device has at most one session on the record at a time, and at most one newcomer that waits for it to end.
 //! - The end of the session that is replaced is written before its successor's start (promise P2).
-//! - A newcomer that is itself overtaken while it waits was never on the record, and leaves no trace there.
+//! - A newcomer that is itself overtaken while it waits was never on the record, and leaves no trace there. Nor does one
+//!   that is turned away at once; it takes nobody's place.
 //!
 //! ```text
 //!   arrived ──▶ holder ──ended──▶ (none)
@@ -89,6 +90,13 @@ impl Directory {
                 }
             }
         }
+    }
+
+    /// A newcomer that may not stay ends where it is.
+    pub fn turn_away(start: &Start, seat: Seat, what: Command, effects: &mut Effects) {
+        effects.order(&start.data, seat, what);
+        // Its end is, too, when it comes.
+        effects.forgotten += 1;
     }
 
     pub fn ended(&mut self, end: End, effects: &mut Effects) {

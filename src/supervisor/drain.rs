@@ -1,7 +1,7 @@
 //! A drain of this node: how fast its sessions are ended, and how far that is.
 //!
 //! The orders are given out by the root's timer, so many a step. When none are left, whoever was let in just before the
-//! doors closed gets his.
+//! doors closed gets his: all who are left are told once a second, for to be told is not yet to be gone.
 
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use crate::time::Timestamp;
 use super::messages::Order;
 
 pub(super) const STEP: Duration = Duration::from_millis(50);
+/// Steps from one round of orders to the next.
+const ROUND: u32 = 20;
 /// A drain goes at least so fast, in sessions a second: few sessions need no long spread.
 const FLOOR: f64 = 200.0;
 
@@ -26,6 +28,8 @@ pub(super) struct Draining {
     pub timer: SpawnHandle,
     a_step: usize,
     rest: Vec<(usize, Order)>,
+    /// Steps until whoever is left is told again.
+    round_in: u32,
 }
 
 /// How fast so many sessions are ended.
@@ -46,7 +50,7 @@ impl Draining {
     pub fn new(of: usize, pace: Pace, for_good: bool, timer: SpawnHandle) -> Self {
         let a_step = (pace.per_sec * STEP.as_secs_f64()).ceil() as usize;
         let until = Timestamp::now().saturating_add(pace.takes);
-        Self { of, until, for_good, timer, a_step, rest: Vec::new() }
+        Self { of, until, for_good, timer, a_step, rest: Vec::new(), round_in: 0 }
     }
 
     /// The orders of this step.
@@ -54,11 +58,13 @@ impl Draining {
         self.rest.split_off(self.rest.len().saturating_sub(self.a_step))
     }
 
-    /// Asks `all` for the orders of all that are left, where none are known.
+    /// Asks `all` for the orders of all that are left, where none are known and it is time.
     pub fn refill(&mut self, all: impl FnOnce() -> Vec<(usize, Order)>) {
-        if self.rest.is_empty() {
+        if self.rest.is_empty() && self.round_in == 0 {
             self.rest = all();
+            self.round_in = ROUND;
         }
+        self.round_in = self.round_in.saturating_sub(1);
     }
 }
 

@@ -118,6 +118,14 @@ pub struct DrainFacts {
     pub of: usize,
     /// When all of them will have been told to end.
     pub until: Timestamp,
+    /// The process stops after it: it is not to be changed.
+    pub for_good: bool,
+}
+
+impl DrainView {
+    pub fn for_good(&self) -> bool {
+        self.drain.is_some_and(|drain| drain.for_good)
+    }
 }
 
 /// This node drains because its process stops.

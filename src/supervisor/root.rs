@@ -165,19 +165,20 @@ impl RootSupervisor {
     }
 
     fn drain_view(&self) -> DrainView {
-        let facts = |drain: &Draining| DrainFacts { of: drain.of, until: drain.until };
+        let facts =
+            |drain: &Draining| DrainFacts { of: drain.of, until: drain.until, for_good: drain.for_good };
         DrainView { live: self.directory.len(), drain: self.draining.as_ref().map(facts) }
     }
 
-    /// Why a newcomer is to end at once, where it is.
-    fn turned_away(&self, start: &Connected, now: Timestamp) -> Option<(Reason, DetectedBy)> {
+    /// How a newcomer is to end at once, where it is.
+    fn turned_away(&self, start: &Connected, now: Timestamp) -> Option<Command> {
         if start.incarnation != self.run.borrow().incarnation {
             // Let in by the run that was declared lost meanwhile.
-            return Some((Reason::NodeLost, DetectedBy::Watchdog));
+            return Some(Command::End { reason: Reason::NodeLost, detected_by: DetectedBy::Watchdog });
         }
         // Banned while it was on its way here. Whoever bans looks for sessions after the ban holds: none slips between.
         let banned = self.admission.bans().refuse(&start.device_id, start.remote_addr.ip(), now);
-        banned.map(|_| (Reason::Banned, DetectedBy::Operator))
+        banned.map(|_| Command::End { reason: Reason::Banned, detected_by: DetectedBy::Operator })
     }
 }
 
@@ -211,12 +212,10 @@ impl Handler<Facts> for RootSupervisor {
         for fact in facts {
             match fact {
                 Fact::Arrived { key, start } => {
-                    let away = self.turned_away(&start.data, now).map(|why| (why, start.data.clone()));
-                    self.directory.arrived(start, Seat { worker: worker as u32, key }, &mut effects);
-                    if let Some(((reason, detected_by), of)) = away {
-                        let (device_id, session_id) = (of.device_id.clone(), of.session_id);
-                        let what = ToEnd { device_id, session_id, reason, detected_by };
-                        self.directory.to_end(&what, &mut effects);
+                    let seat = Seat { worker: worker as u32, key };
+                    match self.turned_away(&start.data, now) {
+                        Some(what) => Directory::turn_away(&start, seat, what, &mut effects),
+                        None => self.directory.arrived(start, seat, &mut effects),
                     }
                 }
                 Fact::Ended { end } => self.directory.ended(end, &mut effects),

@@ -118,10 +118,15 @@ async fn whoever_was_banned_on_the_way_here_ends_on_arrival() {
         arrive(&mut root, before);
         assert_eq!(told(&root), []);
         root.admission.bans().apply(vec![BanChange { rev: 1, ban, lifted: false }], Timestamp::now());
-        // The one who is here is for who banned him to find; the newcomer takes his place and is told to go.
+        // The one who is here is for who banned him to find. The newcomer is told to go and takes nobody's place: the
+        // other may come from elsewhere, where nobody is banned.
+        let (held, facts) = (root.directory.len(), root.admission.backlog());
+        let end = end(&after);
+        root.admission.more_backlog(2);
         arrive(&mut root, after);
-        let banned = (Reason::Banned, DetectedBy::Operator);
-        assert_eq!(told(&root), [(Reason::Replaced, DetectedBy::Watchdog), banned]);
+        assert_eq!(told(&root), [(Reason::Banned, DetectedBy::Operator)]);
+        root.handle(Facts { worker: 0, facts: vec![Fact::Ended { end }] }, &mut Context::new());
+        assert_eq!((root.directory.len(), root.admission.backlog()), (held, facts), "it left a trace");
     }
 }
 
@@ -138,6 +143,30 @@ async fn whatever_a_banned_device_has_here_ends() {
     let devices = vec!["d1".parse().unwrap(), "d3".parse().unwrap()];
     let held = root.handle(EndDevices { devices, reason, detected_by }, &mut Context::new());
     assert_eq!((held, told(&root)), (2, vec![(reason, detected_by); 2]));
+}
+
+#[actix::test]
+async fn nobody_is_told_to_go_at_every_step() {
+    const HELD: usize = 250;
+    let busy = Busy.start();
+    let mut root = root(&busy);
+    for device in 0..HELD {
+        let newcomer = newcomer(&root, device as u8);
+        arrive(&mut root, newcomer);
+    }
+    let ctx = &mut Context::new();
+    root.handle(Drain::Begin { spread: Duration::ZERO, for_good: false }, ctx).expect("it begins");
+    for _ in 0..18 {
+        root.drain_step();
+    }
+    assert_eq!(told(&root).len(), HELD);
+    // Who is still here after a second, or came in at the last moment, is told.
+    let late = newcomer(&root, 251);
+    arrive(&mut root, late);
+    for _ in 0..20 {
+        root.drain_step();
+    }
+    assert_eq!(told(&root).len(), 2 * HELD + 1);
 }
 
 #[actix::test]

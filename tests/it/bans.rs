@@ -124,11 +124,38 @@ async fn a_ban_ends_by_itself_and_outlives_a_restart() {
     server.kill().await;
     let server = server.restart().await;
     is_refused(&server, "long", "this device").await;
-    assert_eq!(act(&server, Method::PUT, short, Some(&json!({"ttl": "1s"}))).await.0, 200);
+    let (status, ban) = act(&server, Method::PUT, short, Some(&json!({"ttl": "5s"}))).await;
+    assert_eq!(status, 200, "{ban}");
+    is_refused(&server, "short", "this device").await;
     is_let_in(&server, "short").await;
+    let until: jiff::Timestamp = ban["until"].as_str().expect("a time").parse().expect("RFC 3339");
+    assert!(jiff::Timestamp::now() >= until, "it came in before {until}");
     assert_eq!(paged(&server, "/v1/bans", 10).await.len(), 1);
     assert_eq!(act(&server, Method::DELETE, short, None).await.0, 404, "it is over");
     is_refused(&server, "long", "this device").await;
+}
+
+/// Waits until a look at the bans that this node began after now is over, and one more has begun.
+async fn looked_again(node: &Server) {
+    let asked = r#"lastpong_store_seconds_count{op="bans",store="sql"}"#;
+    let before = metric(node, asked).await;
+    // One may be under way, and one is counted before what it said is taken up.
+    eventually("three more looks", async || (metric(node, asked).await >= before + 3.0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_ban_that_is_answered_holds_elsewhere_at_the_next_look() {
+    let cluster = Cluster::start(2, &[]).await;
+    let [one, two] = &cluster.nodes[..] else { panic!("two nodes") };
+    for n in 0..3 {
+        let (device, path) = (format!("d{n}"), format!("/v1/devices/d{n}/ban"));
+        assert_eq!(act(one, Method::PUT, &path, None).await.0, 200);
+        looked_again(two).await;
+        is_refused(two, &device, "this device").await;
+        assert_eq!(act(one, Method::DELETE, &path, None).await.0, 204);
+        looked_again(two).await;
+        drop(knock(two, &device).await.expect("it may come again"));
+    }
 }
 
 #[tokio::test]
@@ -258,6 +285,37 @@ async fn bans_are_listed_by_pages_newest_first() {
     assert_eq!(paged(&server, "/v1/bans", 5).await, given);
 }
 
+/// Some names are taken for a path's own: `..` and `.`, by browsers and by curl.
+#[tokio::test]
+async fn a_device_that_no_path_can_name_is_banned_as_well() {
+    let server = Server::start(&[]).await;
+    let (status, ban) =
+        act(&server, Method::POST, "/v1/bans", Some(&json!({"device_id": "..", "ttl": "1h"}))).await;
+    assert_eq!((status, &ban["device_id"], &ban["remote_addr"]), (201, &json!(".."), &Value::Null), "{ban}");
+    is_refused(&server, "..", "this device").await;
+    let lift = format!("/v1/bans/{}", ban["id"].as_str().expect("an id"));
+    assert_eq!(act(&server, Method::DELETE, &lift, None).await.0, 204);
+    is_let_in(&server, "..").await;
+}
+
+/// Sessions that come through it have its address.
+#[tokio::test]
+async fn a_trusted_proxy_is_not_banned() {
+    let server = Server::start(&[("TRUSTED_PROXIES", "127.0.0.1, 10.1.0.0/16")]).await;
+    let mut device = Device::connect(&server, "behind").await;
+    for network in ["127.0.0.1", "127.0.0.0/30", "10.1.2.3", "10.0.0.0/8"] {
+        let body = json!({"remote_addr": network});
+        let (status, problem) = act(&server, Method::POST, "/v1/bans", Some(&body)).await;
+        assert_eq!((status, &problem["input"]), (409, &json!("remote_addr")), "{network}: {problem}");
+    }
+    assert_eq!(
+        act(&server, Method::POST, "/v1/bans", Some(&json!({"remote_addr": "10.2.0.0/16"}))).await.0,
+        201
+    );
+    assert_eq!(device.close(Some(1000)).await, Seen::Close(Some(1000)), "it was sent away");
+    assert_eq!(paged(&server, "/v1/bans", 10).await.len(), 1);
+}
+
 #[tokio::test]
 async fn a_bad_ban_is_told_what_is_wrong() {
     let server = Server::start(&[]).await;
@@ -275,6 +333,7 @@ async fn a_bad_ban_is_told_what_is_wrong() {
         // A slip of the finger is not to end all there are.
         (&post, "/v1/bans", json!({"remote_addr": "0.0.0.0/0"}), "remote_addr"),
         (&post, "/v1/bans", json!({"remote_addr": "::/0"}), "remote_addr"),
+        (&post, "/v1/bans", json!({"device_id": "no name"}), "device_id"),
         (&post, "/v1/bans?x=1", json!({"remote_addr": "192.0.2.1"}), "x"),
         (&Method::DELETE, "/v1/bans/17", json!({}), "id"),
     ] {
@@ -288,6 +347,7 @@ async fn a_bad_ban_is_told_what_is_wrong() {
         (&put, device, json!({"ttl": 60})),
         (&post, "/v1/bans", json!({})),
         (&post, "/v1/bans", json!({"remote_addr": null})),
+        (&post, "/v1/bans", json!({"remote_addr": "192.0.2.1", "device_id": "d"})),
     ] {
         let (status, problem) = act(&server, method.clone(), path, Some(&body)).await;
         assert_eq!(status, 400, "{path} {body}: {problem}");

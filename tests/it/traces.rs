@@ -4,11 +4,12 @@
 use reqwest::Method;
 use serde_json::Value;
 
+use crate::support::acts::act;
 use crate::support::events::is_end_of;
 use crate::support::otlp::{Received, Receiver, text};
 use crate::support::raw::Raw;
 use crate::support::server::ADMIN_TOKEN;
-use crate::support::{Ask, Device, Events, Server, eventually, token};
+use crate::support::{Ask, Device, Events, Server, Stores, eventually, token};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
@@ -154,4 +155,17 @@ async fn a_receiver_that_is_away_costs_spans_and_nothing_else() {
     // It stops in good order all the same.
     server.signal(rustix::process::Signal::TERM);
     assert_eq!(server.exited().await.code(), Some(0), "{}", server.said());
+}
+
+/// Whose session it would be told of is on the record; whether it is banned is not for that to say.
+#[tokio::test]
+async fn a_ban_is_given_although_nothing_can_be_traced_of_it() {
+    let receiver = Receiver::start().await;
+    let stores = Stores::start().await;
+    let server = Server::start_on(&stores, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &receiver.url())]).await;
+    server.whole().await;
+    stores.postgres.sql("ALTER TABLE session_records RENAME TO away");
+    let banned = act(&server, Method::PUT, "/v1/devices/d/ban", None).await;
+    stores.postgres.sql("ALTER TABLE away RENAME TO session_records");
+    assert_eq!(banned.0, 200, "{}", banned.1);
 }

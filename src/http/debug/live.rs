@@ -14,6 +14,7 @@ use crate::http::Doors;
 use crate::http::query::Params;
 use crate::ids::{DeviceType, NodeId};
 use crate::problem::Problem;
+use crate::store::bans;
 use crate::supervisor::snapshot::{SessionView, Source, State};
 use crate::time::{Timestamp, millis};
 
@@ -166,9 +167,8 @@ pub(super) fn checked<T: FromStr + ToString>(params: &Params, name: &str) -> Res
 
 fn network(params: &Params) -> Result<Option<IpNet>, Problem> {
     let Some(text) = params.text("remote_addr") else { return Ok(None) };
-    let net = text.parse().or_else(|_| text.parse().map(|ip: std::net::IpAddr| IpNet::from(ip)));
-    net.map(Some)
-        .map_err(|_| Problem::bad_input("remote_addr", text, "an address, or a network like 10.0.0.0/8"))
+    let bad = || Problem::bad_input("remote_addr", text, "an address, or a network like 10.0.0.0/8");
+    bans::network(text).map(Some).ok_or_else(bad)
 }
 
 fn idle(params: &Params) -> Result<Option<f64>, Problem> {

@@ -68,7 +68,7 @@ pub(super) async fn document() -> HttpResponse {
         bans::ban_device,
         bans::lift_device,
         bans::list,
-        bans::ban_network,
+        bans::ban_any,
         bans::lift,
         node::look,
         node::begin,

@@ -48,6 +48,15 @@ parameters!(
 );
 
 parameters!(
+    /// Which node is meant.
+    ThisNode: query(
+        "node",
+        "The node that is meant: any other refuses with 409. Without it, whichever was reached.",
+        string().pattern(Some(NAME)),
+    )
+);
+
+parameters!(
     /// The page before.
     Cursor: query(
         "cursor",

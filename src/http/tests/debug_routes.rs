@@ -29,6 +29,7 @@ async fn live_sessions_are_sorted_filtered_and_paged() {
         ("device_id=d1*&min_rtt_ms=17.5", vec!["d18", "d19"]),
         ("remote_addr=10.0.0.4/31", vec!["d04", "d05"]),
         ("remote_addr=10.0.0.4", vec!["d04"]),
+        ("remote_addr=::ffff:10.0.0.4/127", vec!["d04", "d05"]),
         ("idle_gt=17500ms&node=n1&device_type=meter", vec!["d18", "d19"]),
         ("node=n2", vec![]),
     ] {

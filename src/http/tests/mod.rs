@@ -140,9 +140,10 @@ impl Handles<Drain> for Drains {
 
     fn handle(&mut self, what: Drain, _: &mut Self::Context) -> Self::Result {
         match what {
-            Drain::Undo => Err(Stopping),
-            Drain::Look | Drain::Begin { .. } => {
-                Ok(DrainView { live: 3, drain: Some(DrainFacts { of: 5, until: Timestamp(0) }) })
+            Drain::Undo | Drain::Begin { .. } => Err(Stopping),
+            Drain::Look => {
+                let drain = DrainFacts { of: 5, until: Timestamp(0), for_good: true };
+                Ok(DrainView { live: 3, drain: Some(drain) })
             }
         }
     }

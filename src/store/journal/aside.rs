@@ -1,6 +1,8 @@
 //! What the journal keeps beside starts and ends, for a node that has to do without the SQL store: the bans as they were
 //! last told, and what operators did meanwhile.
 
+use std::collections::HashSet;
+
 use diesel::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -22,6 +24,7 @@ diesel::table! {
     audit_waiting (id) {
         id -> Text,
         entry -> Text,
+        refused -> Nullable<Text>,
     }
 }
 
@@ -40,14 +43,7 @@ impl Journal {
 
     /// Keeps these bans, each in place of another of its target, and forgets those of the targets that are `gone`.
     pub async fn keep_bans(&self, bans: Vec<Ban>, gone: Vec<Target>) -> Result<(), StoreError> {
-        for part in gone.chunks(BANS) {
-            let targets: Vec<String> = part.iter().map(name).collect();
-            self.run(move |conn| {
-                diesel::delete(known_bans::table.filter(known_bans::target.eq_any(targets))).execute(conn)?;
-                Ok(())
-            })
-            .await?;
-        }
+        self.forget_bans(gone.iter().map(name).collect()).await?;
         for part in bans.chunks(BANS) {
             let rows = part.iter().map(|ban| Ok((name(&ban.target), text(ban)?)));
             let rows = rows.collect::<Result<Vec<_>, StoreError>>()?;
@@ -63,6 +59,30 @@ impl Journal {
         Ok(())
     }
 
+    async fn forget_bans(&self, targets: Vec<String>) -> Result<(), StoreError> {
+        for part in targets.chunks(BANS).map(<[_]>::to_vec) {
+            self.run(move |conn| {
+                diesel::delete(known_bans::table.filter(known_bans::target.eq_any(part))).execute(conn)?;
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps these bans and forgets all others.
+    pub async fn keep_only_bans(&self, bans: Vec<Ban>) -> Result<(), StoreError> {
+        let kept = self.run(|conn| {
+            let targets: Vec<String> = known_bans::table.select(known_bans::target).load(conn)?;
+            Ok(targets)
+        });
+        let targets = kept.await?;
+        let stay: HashSet<String> = bans.iter().map(|ban| name(&ban.target)).collect();
+        let gone: Vec<String> = targets.into_iter().filter(|target| !stay.contains(target)).collect();
+        self.forget_bans(gone).await?;
+        self.keep_bans(bans, Vec::new()).await
+    }
+
     /// Keeps an entry of the audit until it is moved.
     pub async fn note(&self, entry: Entry) -> Result<(), StoreError> {
         self.run(move |conn| {
@@ -73,13 +93,24 @@ impl Journal {
         .await
     }
 
-    /// The oldest entries of the audit that wait, at most `limit`.
+    /// The oldest entries of the audit that wait, at most `limit`; without those that were set aside.
     pub async fn notes(&self, limit: usize) -> Result<Vec<Entry>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.run(move |conn| {
-            let oldest = audit_waiting::table.order(audit_waiting::id).limit(limit);
+            let waiting = audit_waiting::table.filter(audit_waiting::refused.is_null());
+            let oldest = waiting.order(audit_waiting::id).limit(limit);
             let rows: Vec<String> = oldest.select(audit_waiting::entry).load(conn)?;
             rows.iter().map(|text| read("an entry of the audit", text)).collect()
+        })
+        .await
+    }
+
+    /// Keeps an entry that the record will not have, and why.
+    pub async fn set_note_aside(&self, id: AuditId, why: String) -> Result<(), StoreError> {
+        self.run(move |conn| {
+            let row = audit_waiting::table.find(id.to_string());
+            diesel::update(row).set(audit_waiting::refused.eq(why)).execute(conn)?;
+            Ok(())
         })
         .await
     }

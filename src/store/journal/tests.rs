@@ -351,7 +351,12 @@ fn the_bans_that_were_known_are_kept() {
         let many: Vec<Ban> = (0..1_201).map(|n| ban(&format!("many-{n}"))).collect();
         journal.keep_bans(many.clone(), vec![a.target.clone()]).await.unwrap();
         assert_eq!(journal.known_bans().await.unwrap().len(), many.len());
-        journal.keep_bans(vec![], many.into_iter().map(|ban| ban.target).collect()).await.unwrap();
+        let only = vec![many[3].clone(), ban("many-7"), ban("one-more")];
+        journal.keep_only_bans(only.clone()).await.unwrap();
+        let mut kept = journal.known_bans().await.unwrap();
+        kept.sort_by_key(|ban| ban.target.clone());
+        assert_eq!(kept, only);
+        journal.keep_bans(vec![], only.into_iter().map(|ban| ban.target).collect()).await.unwrap();
         assert_eq!(journal.known_bans().await.unwrap(), []);
         journal.close().await;
     });
@@ -382,4 +387,38 @@ fn what_operators_did_waits_and_is_moved_once() {
         record.close().await;
         journal.close().await;
     });
+}
+
+#[test]
+fn an_entry_that_the_record_will_not_have_holds_up_no_other() {
+    let file = File::new();
+    let path = file.dir.path().join("record.db");
+    let record = Store::open_sqlite(&path).unwrap();
+    let mut conn = SqliteConnection::establish(path.to_str().unwrap()).unwrap();
+    conn.batch_execute(
+        "CREATE TRIGGER refuse BEFORE INSERT ON audit WHEN NEW.target LIKE 'bad%'
+         BEGIN SELECT RAISE(ABORT, 'value out of range'); END",
+    )
+    .unwrap();
+    block_on(async {
+        let journal = file.open();
+        let sign = || Signature { actor: "ada".into(), remote_addr: None, node: node() };
+        // More of the one kind than are moved in one go.
+        for n in 0..250 {
+            let target = if n < 120 { "bad" } else { "good" };
+            journal.note(sign().entry(Action::Kick, format!("{target}-{n}"), None)).await.unwrap();
+        }
+        let book = Book::new(record.clone(), Some(journal.clone()));
+        while book.move_waiting().await.unwrap() {}
+        assert_eq!(record.audit_total().await.unwrap(), 130);
+        assert_eq!(journal.notes(1).await.unwrap(), [], "one waits on");
+        record.close().await;
+        journal.close().await;
+    });
+    let kept: i64 = {
+        let mut conn = SqliteConnection::establish(file.path().to_str().unwrap()).unwrap();
+        let refused = "SELECT count(*) FROM audit_waiting WHERE refused IS NOT NULL";
+        diesel::select(diesel::dsl::sql::<BigInt>(&format!("({refused})"))).get_result(&mut conn).unwrap()
+    };
+    assert_eq!(kept, 120, "what was refused is lost");
 }

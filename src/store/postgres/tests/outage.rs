@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::*;
-use crate::store::audit::Action;
+use crate::store::audit::{Action, Entry};
 use crate::store::bans::WhichBan;
 use crate::store::contract::actions::{entry, of_device};
 
@@ -188,4 +188,16 @@ async fn what_is_wrong_with_the_url_is_said_without_its_secret() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// It would be sent again for ever, and every time the other connections would be let go.
+#[tokio::test]
+async fn a_value_that_is_refused_is_not_for_a_later_time() {
+    let (_server, [a]) = nodes(["a"]).await;
+    let bad = Entry { detail: Some("debug,a\0b=debug".into()), ..entry(Action::LogFilter, "a") };
+    match a.store.note(bad).await {
+        Err(StoreError::Broken(line)) => assert!(line.contains("refused a value"), "{line}"),
+        other => panic!("{other:?}"),
+    }
+    a.store.note(entry(Action::LogFilter, "a")).await.unwrap();
 }

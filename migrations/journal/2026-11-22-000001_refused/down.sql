@@ -1,0 +1,1 @@
+ALTER TABLE audit_waiting DROP COLUMN refused;
