@@ -26,6 +26,11 @@ const lastpong = (() => {
     button.hidden = false;
   }
 
+  // A server that hangs answers nothing: it is waited for so long, body included.
+  const PATIENCE = 5000;
+  const request = (path, options = {}) => fetch(path, { signal: AbortSignal.timeout(PATIENCE), ...options });
+  const get = (path) => request(path, { headers: { Accept: "application/json" }, cache: "no-store" });
+
   // Whether the server answers, and what is told where it does not.
   let lostSince = null;
   function link(ok, why, since) {
@@ -41,7 +46,8 @@ const lastpong = (() => {
 
   // Puts what is new in the place of what is old, element by element, so that focus, scrolling and open details stay.
   function renew(old, fresh) {
-    if (old.dataset.live !== undefined && fresh.dataset.beats !== undefined) old.dataset.beats = fresh.dataset.beats;
+    if (fresh.dataset.beats !== undefined) old.dataset.beats = fresh.dataset.beats;
+    if (fresh.dataset.scanned !== undefined) old.dataset.scanned = fresh.dataset.scanned;
     const known = new Map();
     for (const child of old.children) if (child.dataset.key) known.set(child.dataset.key, child);
     const gone = new Set(known.keys());
@@ -75,19 +81,20 @@ const lastpong = (() => {
   }
 
   // Rows of sessions that are not there any more: they stay for a while and say why.
-  const farewells = new Map();
+  const farewells = new Map(), TOLD = 5;
   async function farewell(rows, body) {
     for (const [key, [row, until]] of farewells) {
       if (Date.now() > until || body.querySelector(`[data-key="${CSS.escape(key)}"]`)) farewells.delete(key);
       else body.append(row);
     }
-    for (const row of rows.slice(0, 5)) {
-      if (row.classList.contains("gone")) continue;
-      const answer = await fetch(`/debug/connections/${row.dataset.key}`, { headers: { Accept: "application/json" } }).catch(() => null);
-      if (!answer?.ok) continue;
-      const session = await answer.json();
-      // Still there, on another page of the list.
-      if (session.state !== "closed" || body.querySelector(`[data-key="${CSS.escape(row.dataset.key)}"]`)) continue;
+    const left = new Map(rows.filter((row) => !row.classList.contains("gone")).slice(0, TOLD).map((row) => [row.dataset.key, row]));
+    if (!left.size) return;
+    // One question for all, to the record: who is not closed there is on another page of the list.
+    const answer = await get(`/v1/sessions?ids=${[...left.keys()].join()}`).catch(() => null);
+    if (!answer?.ok) return;
+    for (const session of (await answer.json()).items) {
+      const row = left.get(session.session_id);
+      if (session.state !== "closed" || body.querySelector(`[data-key="${CSS.escape(session.session_id)}"]`)) continue;
       row.className = "gone";
       const tag = document.createElement("span");
       tag.className = "tag bad";
@@ -95,7 +102,7 @@ const lastpong = (() => {
       row.querySelector("td.state")?.replaceChildren(tag);
       row.querySelector("button")?.remove();
       body.querySelector("td.empty")?.parentElement.remove();
-      farewells.set(row.dataset.key, [row, Date.now() + 20000]);
+      farewells.set(session.session_id, [row, Date.now() + 20000]);
       body.append(row);
       say(`${row.cells[0].textContent} ended: ${session.reason}`);
     }
@@ -104,7 +111,10 @@ const lastpong = (() => {
   const say = (text) => { byId("said").textContent = text; };
 
   async function refresh() {
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "manual" });
+    // Where the page was read to already, so that nobody reads that again.
+    const here = new URL(location.href), scanned = document.querySelector("[data-scanned]")?.dataset.scanned;
+    if (scanned) here.searchParams.set("since", scanned);
+    const answer = await request(here, { headers: { Accept: "text/html" }, redirect: "manual" });
     if (answer.type === "opaqueredirect") return loggedOut();
     if (!answer.ok) throw new Error(answer.status);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -113,7 +123,7 @@ const lastpong = (() => {
       const fresh = page.getElementById(old.id);
       if (!fresh) continue;
       if (old.id === "state" && fresh.dataset.refresh === undefined) delete old.dataset.refresh;
-      if (!old.querySelector("[data-key]") && !fresh.querySelector("[data-key]") && old.innerHTML === fresh.innerHTML && old.dataset.beats === fresh.dataset.beats) continue;
+      if (!old.querySelector("[data-key]") && !fresh.querySelector("[data-key]") && old.innerHTML === fresh.innerHTML && old.dataset.beats === fresh.dataset.beats && old.dataset.scanned === fresh.dataset.scanned) continue;
       const leaving = renew(old, fresh);
       if (old.closest("#connections")) await farewell(leaving, old);
     }
@@ -125,16 +135,21 @@ const lastpong = (() => {
     const wanted = () => (box ? box.checked : byId("state")?.dataset.refresh !== undefined);
     if (!box && !byId("state")) return;
     let under_way = false;
-    setInterval(async () => {
+    const look = async () => {
       if (under_way || !wanted() || document.hidden || byId("ask").open) return;
       under_way = true;
-      try { await refresh(); } catch { link(false); }
-      under_way = false;
-    }, EVERY);
+      try { await refresh(); } catch { link(false); } finally { under_way = false; }
+    };
+    setInterval(look, EVERY);
+    document.addEventListener("acted", look);
     box?.addEventListener("change", () => say(box.checked ? "following live" : "not following"));
   }
 
   // Actions. The cookie is sent by this host's own pages alone, and the server looks at where a request comes from.
+  const TERMS = [["ttl", "For how long (empty: until it is lifted)", "1h"], ["reason", "Reason, for the record", ""]];
+  // What is done to a node names it: behind a balancer another may answer, and refuses.
+  const drainOf = (node) => `/v1/node/drain?node=${encodeURIComponent(node)}`;
+  const banOf = (device) => `/v1/devices/${encodeURIComponent(device)}/ban`;
   const ACTS = {
     kick: (of) => ({
       title: `Kick ${of.device}?`, yes: "Kick",
@@ -142,33 +157,50 @@ const lastpong = (() => {
       method: "DELETE", path: `/v1/sessions/${of.session}`, done: `${of.device} was kicked`,
     }),
     ban: (of) => ({
-      title: `Ban ${of.device}?`, yes: "Ban", fields: true,
+      title: `Ban ${of.device}?`, yes: "Ban", fields: TERMS,
       text: "Its session ends now, and it is refused until the ban is over or lifted.",
-      method: "PUT", path: `/v1/devices/${encodeURIComponent(of.device)}/ban`, done: `${of.device} is banned`,
+      method: "PUT", path: banOf(of.device), done: `${of.device} is banned`,
     }),
     "ban-address": (of) => ({
-      title: `Ban ${of.address}?`, yes: "Ban", fields: true, body: { remote_addr: of.address },
+      title: `Ban ${of.address}?`, yes: "Ban", fields: TERMS, body: { remote_addr: of.address },
       text: "Every device from this address is refused. Behind a proxy or a shared address these may be many.",
       method: "POST", path: "/v1/bans", done: `${of.address} is banned`,
       count: `/debug/connections?limit=1&remote_addr=${encodeURIComponent(of.address)}`,
     }),
+    "ban-a-device": () => ({
+      title: "Ban a device", yes: "Ban", fields: [["device_id", "Device", "pump-1"], ...TERMS],
+      text: "Its session, if it has one, ends now, and it is refused until the ban is over or lifted.",
+      method: "PUT", path: (body) => { const device = body.device_id || ""; delete body.device_id; return banOf(device); }, needs: "device_id",
+      done: "the device is banned",
+    }),
+    "ban-a-network": () => ({
+      title: "Ban an address or a network", yes: "Ban", fields: [["remote_addr", "Address or network", "192.0.2.0/24"], ...TERMS],
+      text: "Every device from there is refused, and the sessions from there end now. Behind a proxy or a shared address these may be many.",
+      method: "POST", path: "/v1/bans", needs: "remote_addr", done: "the network is banned",
+    }),
+    lift: (of) => ({
+      title: `Lift the ban of ${of.target}?`, yes: "Lift",
+      text: "Whoever it was about may come back at once.",
+      method: "DELETE", path: `/v1/bans/${of.ban}`, done: `the ban of ${of.target} is lifted`,
+    }),
     drain: (of) => ({
-      title: `Drain ${of.node}?`, yes: "Drain", body: {},
+      title: `Drain ${of.node}?`, yes: "Drain", body: {}, fields: [["spread", "Spread over (empty: as this node is set)", "30s"]],
       text: "It refuses newcomers from now on, and ends its sessions one by one, so that their devices go to other nodes.",
-      method: "POST", path: "/v1/node/drain", done: `${of.node} is draining`,
+      method: "POST", path: drainOf(of.node), done: `${of.node} is draining`,
     }),
     undrain: (of) => ({
       title: `Take ${of.node} back?`, yes: "Take back",
       text: "It admits devices again, and ends no more sessions. Those that were sent away went elsewhere.",
-      method: "DELETE", path: "/v1/node/drain", done: `${of.node} admits again`,
+      method: "DELETE", path: drainOf(of.node), done: `${of.node} admits again`,
     }),
   };
 
-  function field(name, label, placeholder) {
+  function field([name, label, placeholder]) {
     const wrap = document.createElement("label");
     const input = document.createElement("input");
     input.name = name;
     input.placeholder = placeholder;
+    input.spellcheck = false;
     wrap.append(label, input);
     return wrap;
   }
@@ -176,12 +208,18 @@ const lastpong = (() => {
   // How many it will send away, told before it is done.
   async function count(act) {
     const text = byId("ask-text");
-    const answer = await fetch(act.count, { headers: { Accept: "application/json" }, signal: AbortSignal.timeout(5000) }).catch(() => null);
+    const answer = await request(act.count, { headers: { Accept: "application/json" } }).catch(() => null);
     const total = answer?.ok ? (await answer.json().catch(() => ({}))).total : null;
     if (text.textContent !== act.text) return;
     text.textContent += Number.isInteger(total) ? ` Sessions from it that are live now: ${total}.` : " How many that are now could not be read.";
   }
 
+  const failed = (error) => {
+    if (error instanceof TypeError) return "The server does not answer.";
+    return error.name === "TimeoutError" ? "The server did not answer in time; it may have done it all the same." : error.message;
+  };
+
+  let asked = 0;
   function ask(act, from) {
     const dialog = byId("ask"), yes = byId("ask-yes"), refused = byId("ask-refused"), fields = byId("ask-fields");
     byId("ask-title").textContent = act.title;
@@ -189,27 +227,38 @@ const lastpong = (() => {
     yes.textContent = act.yes;
     if (act.count) count(act);
     refused.hidden = true;
-    fields.replaceChildren(...(act.fields ? [field("ttl", "For how long (empty: until it is lifted)", "1h"), field("reason", "Reason, for the record", "")] : []));
+    // Whatever an earlier question still waits for.
+    yes.disabled = false;
+    const question = ++asked;
+    fields.replaceChildren(...(act.fields || []).map(field));
+    const refuse = (why) => {
+      if (question !== asked) return;
+      refused.textContent = why;
+      refused.hidden = false;
+    };
     const carryOut = async () => {
-      yes.disabled = true;
       const body = act.body || act.fields ? { ...act.body } : null;
       for (const input of fields.querySelectorAll("input")) if (input.value.trim()) body[input.name] = input.value.trim();
+      if (act.needs && !body[act.needs]) { fields.querySelector("input").focus(); return refuse("It has to be said who."); }
+      const path = typeof act.path === "function" ? act.path(body) : act.path;
+      yes.disabled = true;
+      refused.hidden = true;
       try {
         const headers = body ? { "Content-Type": "application/json", Accept: "application/json" } : { Accept: "application/json" };
-        const answer = await fetch(act.path, { method: act.method, headers, body: body && JSON.stringify(body) });
+        const answer = await request(path, { method: act.method, headers, body: body && JSON.stringify(body) });
         if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail || `the server answered ${answer.status}`);
-        dialog.close();
+        if (question === asked) dialog.close();
         say(act.done);
-        document.dispatchEvent(new CustomEvent("acted", { detail: act }));
+        document.dispatchEvent(new CustomEvent("acted"));
       } catch (error) {
-        refused.textContent = error instanceof TypeError ? "The server does not answer." : error.message;
-        refused.hidden = false;
+        refuse(failed(error));
+      } finally {
+        if (question === asked) yes.disabled = false;
       }
-      yes.disabled = false;
     };
     yes.onclick = carryOut;
     dialog.querySelector("form").onkeydown = (event) => {
-      if (event.key === "Enter" && event.target.tagName === "INPUT") { event.preventDefault(); carryOut(); }
+      if (event.key === "Enter" && event.target.tagName === "INPUT") { event.preventDefault(); if (!yes.disabled) carryOut(); }
     };
     dialog.onclose = () => { if (from.isConnected) from.focus(); };
     dialog.showModal();
@@ -224,5 +273,5 @@ const lastpong = (() => {
     });
   });
 
-  return { link, loggedOut, say, byId };
+  return { link, loggedOut, say, byId, get };
 })();

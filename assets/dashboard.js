@@ -1,7 +1,7 @@
 "use strict";
 /* Charts: of the dashboard, which a stream renews each second, and of one session's heartbeats. */
 (() => {
-  const { link, loggedOut, say, byId } = lastpong;
+  const { link, loggedOut, byId, get } = lastpong;
   const KEPT = 900;
   const COLORS = {
     light: ["#0b6e4f", "#c2570c", "#2f5fd0", "#8a3ffc", "#b42318", "#6b7280", "#0e7490", "#a16207"],
@@ -125,20 +125,25 @@
 
     function listen() {
       const stream = new EventSource("/debug/live");
-      stream.addEventListener("history", (event) => { points = JSON.parse(event.data).points; last = Date.now(); link(true); tiles(); draw(); });
+      stream.addEventListener("history", (event) => {
+        const told = JSON.parse(event.data);
+        points = told.points; last = Date.now();
+        link(true); of(told.node); tiles(); draw();
+      });
       stream.addEventListener("pulse", (event) => {
         const told = JSON.parse(event.data);
         last = Date.now();
         link(true);
         points.push(told.point);
         if (points.length > KEPT) points.splice(0, points.length - KEPT);
+        of(told.node);
         if (document.hidden) return;
-        tiles(); lists(told); draw();
+        tiles(); lists(told); drain(told); draw();
       });
       stream.onerror = async () => {
         if (stream.readyState !== EventSource.CLOSED) return;
         // It tries no more by itself where it was refused.
-        const answer = await fetch("/debug/performance", { headers: { Accept: "application/json" }, cache: "no-store" }).catch(() => null);
+        const answer = await get("/debug/performance").catch(() => null);
         if (answer?.status === 401) return loggedOut();
         setTimeout(listen, 3000);
       };
@@ -148,24 +153,30 @@
     byId("span").addEventListener("change", draw);
     document.addEventListener("visibilitychange", () => { if (!document.hidden) { tiles(); draw(); } });
     listen();
-    drain();
   }
 
-  // How far a drain is, once there is one.
-  function drain() {
-    if (!byId("drain")) return;
-    const look = async () => {
-      const answer = await fetch("/v1/node/drain", { headers: { Accept: "application/json" } }).catch(() => null);
-      if (!answer?.ok) return;
-      const { state, live, ended, of, node } = await answer.json();
-      byId("drain").hidden = state !== "draining";
-      if (state !== "draining") return;
-      byId("drain-bar").value = of ? ended / of : 1;
-      byId("drain-text").textContent = `${node} is draining: ${number(ended)} of ${number(of)} sessions ended, ${number(live)} are left.`;
-      setTimeout(look, 1000);
-    };
-    document.addEventListener("acted", (event) => { if (event.detail.path === "/v1/node/drain") look(); });
-    if (byId("drain").dataset.draining !== undefined) look();
+  // Behind a balancer a stream that was lost may go on at another node: then all of this page is of that one.
+  function of(node) {
+    const name = byId("node"), before = name.textContent;
+    if (before === node) return;
+    name.textContent = node;
+    for (const button of document.querySelectorAll("[data-node]")) {
+      button.dataset.node = node;
+      button.textContent = button.textContent.replace(before, node);
+    }
+    byId("moved").textContent = `Since ${clock(Date.now() / 1000, 1)} this page is of ${node}: the connection to ${before} was lost, and another node answered.`;
+    byId("moved").hidden = false;
+  }
+
+  // How far a drain is, whoever began it.
+  function drain({ node, drain }) {
+    byId("drain").hidden = !drain;
+    const button = document.querySelector("[data-act=drain]");
+    if (button) button.textContent = drain ? `Drain ${node} over another time` : `Drain ${node}`;
+    if (!drain) return;
+    byId("drain-bar").value = drain.of ? drain.ended / drain.of : 1;
+    const text = `${node} is draining: ${number(drain.ended)} of ${number(drain.of)} sessions ended, ${number(drain.live)} are left.`;
+    if (byId("drain-text").textContent !== text) byId("drain-text").textContent = text;
   }
 
   function heartbeats() {

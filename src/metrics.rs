@@ -158,6 +158,16 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Starting, live, suspect.
+    pub fn sessions_by_state(&self) -> [i64; 3] {
+        ["starting", "live", "suspect"].map(|state| self.sessions.with_label_values(&[state]).get())
+    }
+
+    /// All that this node holds.
+    pub fn sessions_held(&self) -> u64 {
+        self.sessions_by_state().iter().sum::<i64>().max(0).unsigned_abs()
+    }
+
     /// For one worker.
     pub fn counted(&self) -> Counted {
         Counted {

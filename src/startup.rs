@@ -224,7 +224,7 @@ impl Node {
             feed: feed.clone(),
             store: store.clone(),
             inspector: Inspector::default(),
-            pulse: self.pulse(&metrics, &feed, &peers, live.is_some()),
+            pulse: self.pulse((&metrics, &root), &feed, &peers, live.is_some()),
             peers,
             auth: Auth::new(
                 self.admin_token.clone(),

@@ -116,8 +116,12 @@ impl Log {
     }
 
     pub(crate) async fn feed(&self, limits: Limits) -> Feed {
+        self.measured_feed(limits, Arc::default()).await
+    }
+
+    pub(crate) async fn measured_feed(&self, limits: Limits, metrics: Arc<Metrics>) -> Feed {
         let newest = self.store.bounds().await.unwrap().newest;
-        Feed::with_limits(self.store.clone(), newest, Arc::default(), limits)
+        Feed::with_limits(self.store.clone(), newest, metrics, limits)
     }
 }
 

@@ -22,8 +22,13 @@ pub(super) async fn audit(
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
+    Ok(answer(json::text(&page(request.query_string(), &doors).await?)))
+}
+
+/// A page of what operators did.
+pub(super) async fn page(query: &str, doors: &Doors) -> Result<List<Entry>, Problem> {
     const BEGINS: &str = "audit~";
-    let params = Params::parse(request.query_string(), &["limit", "cursor"])?;
+    let params = Params::parse(query, &["limit", "cursor"])?;
     let limit = params.limit()?;
     let before = cursor_of(&params, BEGINS, "a next_cursor of /v1/audit", |text| text.parse().ok())?;
     let total = doors.timed("audit_total", doors.store.audit_total()).await?;
@@ -31,5 +36,5 @@ pub(super) async fn audit(
     let more = items.len() > limit;
     items.truncate(limit);
     let next_cursor = items.last().filter(|_| more).map(|entry| seal(&format!("{BEGINS}{}", entry.id)));
-    Ok(answer(json::text(&List { items, next_cursor, total, now: Timestamp::now() })))
+    Ok(List { items, next_cursor, total, now: Timestamp::now() })
 }

@@ -260,8 +260,13 @@ pub(super) async fn list(
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
+    Ok(answer(json::text(&page(request.query_string(), &doors).await?)))
+}
+
+/// A page of the bans that hold.
+pub(super) async fn page(query: &str, doors: &Doors) -> Result<List<Ban>, Problem> {
     const BEGINS: &str = "bans~";
-    let params = Params::parse(request.query_string(), &["limit", "cursor"])?;
+    let params = Params::parse(query, &["limit", "cursor"])?;
     let (limit, now) = (params.limit()?, Timestamp::now());
     let before = cursor_of(&params, BEGINS, "a next_cursor of /v1/bans", |text| text.parse().ok())?;
     let total = doors.timed("bans_total", doors.store.bans_total(now)).await?;
@@ -269,5 +274,5 @@ pub(super) async fn list(
     let more = items.len() > limit;
     items.truncate(limit);
     let next_cursor = items.last().filter(|_| more).map(|ban| seal(&format!("{BEGINS}{}", ban.id)));
-    Ok(answer(json::text(&List { items, next_cursor, total, now })))
+    Ok(List { items, next_cursor, total, now })
 }

@@ -100,12 +100,21 @@ pub(super) fn local_path(path: &str) -> Option<&str> {
     (plain && path.starts_with('/') && !path.starts_with("//")).then_some(path)
 }
 
-/// A page that shows nothing of anyone but who asked for it.
-pub(super) fn page(status: StatusCode, template: &impl Template) -> HttpResponse {
-    let html = template.render().unwrap_or_else(|error| {
+/// A page as text. One of many rows takes longer than a worker's loop has.
+pub(super) fn written(template: &impl Template) -> String {
+    template.render().unwrap_or_else(|error| {
         log::error!(error:% = error; "a page could not be written");
         String::new()
-    });
+    })
+}
+
+/// A small page, written here and now.
+pub(super) fn page(status: StatusCode, template: &impl Template) -> HttpResponse {
+    html(status, written(template))
+}
+
+/// A page that shows nothing of anyone but who asked for it.
+pub(super) fn html(status: StatusCode, html: String) -> HttpResponse {
     HttpResponse::build(status)
         .insert_header((
             CONTENT_SECURITY_POLICY,

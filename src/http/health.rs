@@ -69,11 +69,6 @@ impl Readiness {
         Self { admission, probes }
     }
 
-    /// Whether it admits nobody any more, and ends those it holds.
-    pub fn is_draining(&self) -> bool {
-        self.admission.is_draining()
-    }
-
     async fn report(&self) -> Report {
         let mut dependencies = join_all(self.probes.iter().map(Probe::verdict)).await;
         dependencies.push(self.admission_verdict());

@@ -108,9 +108,12 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         .service(get("/debug/events", debug::events))
         .service(get("/debug/performance", debug::performance))
         .service(get("/debug/live", dashboard::live))
+        .service(get("/debug/bans", pages::bans))
+        .service(get("/debug/audit", pages::audit))
         .service(only("/v1/devices/query", [web::post().to(devices::query)], "POST"))
         .service(get("/v1/devices/{device_id}", devices::device))
         .service(get("/v1/devices/{device_id}/sessions", debug::sessions_of))
+        .service(get("/v1/sessions", sessions::found))
         .service(only("/v1/sessions/{session_id}", [web::delete().to(sessions::kick)], "DELETE"))
         .service(only(
             "/v1/devices/{device_id}/ban",

@@ -1,21 +1,64 @@
-//! `DELETE /v1/sessions/{id}`: kick. The session ends as `kicked`, on whichever node it is.
+//! Sessions by their ids: `GET /v1/sessions?ids=` says of some what the record has of them, in one question for all.
 //!
+//! `DELETE /v1/sessions/{id}`: kick. The session ends as `kicked`, on whichever node it is.
 //! Of a session of this node the supervisor is asked to end it, so that its record says all that is known. One of
 //! another node is ended on the record; its node reads that there and closes the socket.
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::Doors;
-use super::auth::Admin;
+use super::auth::{Admin, Reader};
+use super::debug::answer;
+use super::openapi::params::SessionIds;
 use super::query::{Params, session_id};
-use super::traced;
+use super::record::Record;
+use super::{Doors, json, traced};
 use crate::ids::{DeviceId, SessionId};
 use crate::problem::{self, Problem};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::Status;
 use crate::store::audit::Action;
 use crate::supervisor::messages::{EndSessions, ToEnd};
+use crate::time::Timestamp;
+
+/// Sessions in one question.
+const MOST: usize = 100;
+
+/// Those of the sessions asked for that are on the record, in no order.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Found {
+    items: Vec<Record>,
+    now: Timestamp,
+}
+
+/// Up to 100 sessions as the record has them, live or ended
+#[utoipa::path(
+    get, path = "/v1/sessions", tag = "sessions",
+    params(SessionIds),
+    responses((status = 200, body = Found)),
+)]
+pub(super) async fn found(
+    _: Reader,
+    request: HttpRequest,
+    doors: web::Data<Doors>,
+) -> Result<HttpResponse, Problem> {
+    let params = Params::parse(request.query_string(), &["ids"])?;
+    let text = params.text("ids");
+    let bad = || {
+        let allowed = format!("1 to {MOST} ids of sessions, with commas");
+        Problem::bad_input("ids", text.unwrap_or_default(), &allowed)
+    };
+    let parts = text.iter().flat_map(|text| text.split(',')).take(MOST + 1);
+    let ids: Vec<SessionId> = parts.map(|id| id.parse().map_err(|_| bad())).collect::<Result<_, _>>()?;
+    if ids.len() > MOST {
+        return Err(bad());
+    }
+    let records = doors.timed("sessions", doors.store.sessions(&ids)).await?;
+    let items = records.into_iter().map(Record::from).collect();
+    Ok(answer(json::text(&Found { items, now: Timestamp::now() })))
+}
 
 /// Kick: end a session, on whichever node it is
 #[utoipa::path(

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::config::Settings;
 use crate::ids::Run;
 use crate::metrics::Metrics;
+use crate::supervisor::closeup::Past;
 use crate::supervisor::roster::Roster;
 use crate::supervisor::snapshot::State;
 
@@ -35,6 +36,8 @@ pub struct House {
     pub close_timeout: Duration,
     /// The heartbeats of those that are looked at.
     pub noted: Noted,
+    /// Where they go at the end.
+    pub past: Past,
     gauges: [IntGauge; 3],
 }
 
@@ -45,6 +48,7 @@ impl House {
         settings: &Settings,
         run: watch::Receiver<Run>,
         newest: watch::Receiver<i64>,
+        past: Past,
     ) -> Self {
         let gauge = |state| roster.metrics.sessions.with_label_values(&[state]);
         let pace = Pace {
@@ -73,6 +77,7 @@ impl House {
             patience: settings.handshake_timeout,
             close_timeout: settings.close_timeout,
             noted: Noted::default(),
+            past,
             roster,
         }
     }

@@ -225,7 +225,9 @@ impl Session {
         log::debug!(session_id:% = record.session_id, device_id:% = record.device_id, reason:% = reason; "session ended");
         trace::ended(&self.start, &record, state != State::Starting);
         let _ = self.actor.take();
-        house.noted.forget(self.key);
+        if let Some(beats) = house.noted.take(self.key, reason == Reason::PongTimeout) {
+            house.past.keep(self.start.session_id, beats, Mono::now());
+        }
         if let Farewell::Close(code) = farewell {
             self.socket.send_last(Frame::Close(code));
         }
@@ -384,7 +386,7 @@ impl Child for Session {
         let view = self.view(now)?;
         Some(CloseUp {
             view,
-            heartbeats: self.house.noted.look(self.key, now),
+            heartbeats: self.house.noted.look(self.key, now, self.liveness.borrow().beats(now)),
             socket: self.socket.stats().ok(),
         })
     }

@@ -2,7 +2,8 @@
 //!
 //! - A session that nobody looks at costs nothing: its pings find an empty list, and no session has a place for it.
 //! - Noting begins with the first look and ends some minutes after the last; at most [`MOST`] sessions are noted, the
-//!   one that was looked at longest ago makes room. Of each the last [`BEATS`] heartbeats are kept.
+//!   one that was looked at longest ago makes room. Of each the last [`BEATS`] heartbeats are kept. What the first look
+//!   finds is what the session itself knows: its last round trip, and the ping that waits.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -29,8 +30,8 @@ struct Notes {
 }
 
 impl Noted {
-    /// What is noted of it so far; from here on its heartbeats are.
-    pub fn look(&self, key: u32, now: &Now) -> Heartbeats {
+    /// What is noted of it so far; from here on its heartbeats are. `known` are those that it knows of by itself.
+    pub fn look(&self, key: u32, now: &Now, known: impl IntoIterator<Item = Heartbeat>) -> Heartbeats {
         let mut all = self.0.borrow_mut();
         all.retain(|notes| notes.key == key || now.mono.since(notes.looked) < LINGER);
         let notes = match all.iter_mut().position(|notes| notes.key == key) {
@@ -42,13 +43,18 @@ impl Noted {
                     let at = oldest.0;
                     all.swap_remove(at);
                 }
-                all.push(Notes { key, since: now.wall, looked: now.mono, beats: VecDeque::new() });
+                all.push(Notes {
+                    key,
+                    since: now.wall,
+                    looked: now.mono,
+                    beats: known.into_iter().collect(),
+                });
                 let last = all.len() - 1;
                 &mut all[last]
             }
         };
         notes.looked = now.mono;
-        Heartbeats { noted_since: Some(notes.since), items: notes.beats.iter().copied().collect() }
+        notes.told()
     }
 
     pub fn pinged(&self, key: u32) {
@@ -72,11 +78,19 @@ impl Noted {
         });
     }
 
-    /// The session ended: its key may pass to another.
-    pub fn forget(&self, key: u32) {
-        if !self.0.borrow().is_empty() {
-            self.0.borrow_mut().retain(|notes| notes.key != key);
+    /// The session ended: its key may pass to another. What was noted of it, if it was; `missed` where it ended because
+    /// nothing answered.
+    pub fn take(&self, key: u32, missed: bool) -> Option<Heartbeats> {
+        if self.0.borrow().is_empty() {
+            return None;
         }
+        let mut all = self.0.borrow_mut();
+        let at = all.iter().position(|notes| notes.key == key)?;
+        let mut notes = all.swap_remove(at);
+        if let Some(last) = waiting(&mut notes.beats).filter(|_| missed) {
+            last.outcome = Outcome::Missed;
+        }
+        Some(notes.told())
     }
 
     fn note(&self, key: u32, note: impl FnOnce(&mut VecDeque<Heartbeat>)) {
@@ -86,6 +100,12 @@ impl Noted {
         if let Some(notes) = self.0.borrow_mut().iter_mut().find(|notes| notes.key == key) {
             note(&mut notes.beats);
         }
+    }
+}
+
+impl Notes {
+    fn told(&self) -> Heartbeats {
+        Heartbeats { noted_since: Some(self.since), items: self.beats.iter().copied().collect() }
     }
 }
 
@@ -116,7 +136,7 @@ mod tests {
     fn only_who_is_looked_at_is_noted() {
         let noted = Noted::default();
         noted.pinged(1);
-        assert_eq!(told(&noted.look(1, &at(1))), []);
+        assert_eq!(told(&noted.look(1, &at(1), [])), []);
         let rtt = Some(Duration::from_millis(3));
         // The answer to a ping of before.
         noted.answered(1, true, rtt);
@@ -126,7 +146,7 @@ mod tests {
         noted.pinged(1);
         noted.answered(1, false, None);
         noted.pinged(2);
-        let seen = noted.look(1, &at(2));
+        let seen = noted.look(1, &at(2), []);
         assert_eq!(seen.noted_since, Some(Timestamp(1_000_000)));
         let (answered, none) = (Some(3.0), None);
         assert_eq!(
@@ -139,24 +159,31 @@ mod tests {
                 (Outcome::Late, none)
             ]
         );
-        assert_eq!(told(&noted.look(2, &at(2))), []);
-        noted.forget(1);
-        assert_eq!(noted.look(1, &at(3)).noted_since, Some(Timestamp(3_000_000)));
+        assert_eq!(told(&noted.look(2, &at(2), [])), []);
+        noted.pinged(1);
+        let taken = noted.take(1, true).expect("it was noted");
+        assert_eq!(told(&taken).last(), Some(&(Outcome::Missed, none)), "what it died of");
+        assert!(noted.take(1, true).is_none());
+        assert_eq!(noted.look(1, &at(3), []).noted_since, Some(Timestamp(3_000_000)));
     }
 
     #[test]
     fn what_is_noted_is_bounded() {
         let noted = Noted::default();
         for key in 0..=MOST as u32 {
-            noted.look(key, &at(u64::from(key)));
+            noted.look(key, &at(u64::from(key)), []);
         }
         assert_eq!(noted.0.borrow().len(), MOST);
-        assert_eq!(noted.look(0, &at(100)).noted_since, Some(Timestamp(100_000_000)), "the oldest made room");
+        assert_eq!(
+            noted.look(0, &at(100), []).noted_since,
+            Some(Timestamp(100_000_000)),
+            "the oldest made room"
+        );
         for _ in 0..2 * BEATS {
             noted.pinged(0);
         }
-        assert_eq!(noted.look(0, &at(101)).items.len(), BEATS);
-        noted.look(9, &at(100_000));
+        assert_eq!(noted.look(0, &at(101), []).items.len(), BEATS);
+        noted.look(9, &at(100_000), []);
         assert_eq!(noted.0.borrow().len(), 1, "nobody looks at the others any more");
     }
 }

@@ -22,8 +22,9 @@ use std::time::Duration;
 
 use crate::event::RttMs;
 use crate::supervisor::clock::{Attended, Clocks};
+use crate::supervisor::closeup::{Heartbeat, Outcome};
 use crate::supervisor::snapshot::State;
-use crate::time::{Mono, millis};
+use crate::time::{Mono, Now, millis};
 
 /// How often a device is asked, and how long it may take.
 #[derive(Debug, Clone)]
@@ -286,6 +287,25 @@ impl Liveness {
 
     pub fn rtt_ms(&self) -> RttMs {
         self.rtt.millis()
+    }
+
+    /// The heartbeats that are known without notes of them: the last that was answered, and the one that waits.
+    pub fn beats(&self, now: &Now) -> Vec<Heartbeat> {
+        let mut beats = Vec::new();
+        // A pong that came while a ping waits was late: no round trip is known of it.
+        let in_time = |at: &Mono| self.outstanding.is_none_or(|ping| *at <= ping.sent.mono);
+        if let (Some(at), Some(rtt_ms)) = (self.last_pong().filter(in_time), self.rtt_ms().last) {
+            let at = now.wall_at(Mono(at.0.saturating_sub(u64::from(self.rtt.last))));
+            beats.push(Heartbeat { at, outcome: Outcome::Answered, rtt_ms: Some(rtt_ms) });
+        }
+        if let Some(ping) = self.outstanding.filter(|_| self.is_recorded()) {
+            beats.push(Heartbeat {
+                at: now.wall_at(ping.sent.mono),
+                outcome: Outcome::Waiting,
+                rtt_ms: None,
+            });
+        }
+        beats
     }
 
     /// From the last proof of life to `now`, in milliseconds.

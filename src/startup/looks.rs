@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use actix::Addr;
+
 use crate::cluster::peers::Peers;
 use crate::feed::Feed;
 use crate::http::dashboard::{Parts, Pulse};
 use crate::metrics::Metrics;
 use crate::store::live::Live;
+use crate::supervisor::root::RootSupervisor;
 
 use super::Node;
 
@@ -19,13 +22,20 @@ impl Node {
     }
 
     /// What the dashboard is told.
-    pub(super) fn pulse(&self, metrics: &Arc<Metrics>, feed: &Feed, peers: &Peers, redis: bool) -> Pulse {
+    pub(super) fn pulse(
+        &self,
+        (metrics, root): (&Arc<Metrics>, &Addr<RootSupervisor>),
+        feed: &Feed,
+        peers: &Peers,
+        redis: bool,
+    ) -> Pulse {
         Pulse::new(Parts {
             node_id: self.settings.node_id.clone(),
             metrics: metrics.clone(),
             feed: feed.clone(),
             peers: peers.clone(),
             redis,
+            drain: root.clone().recipient(),
         })
     }
 }

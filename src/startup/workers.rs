@@ -129,8 +129,9 @@ impl Workers {
         self.inspector.add(Window { worker: supervisor.recipient(), look, published });
         let poller = Poller::start().expect("an epoll for each worker");
         let newest = self.doors.feed.subscribe();
+        let past = self.inspector.past();
         Upgrades {
-            house: Rc::new(House::new(roster, poller, &self.settings, self.run.clone(), newest)),
+            house: Rc::new(House::new(roster, poller, &self.settings, self.run.clone(), newest, past)),
             gate: self.gate.clone(),
             doors: self.doors.clone(),
             log: RefusalLog::default(),

@@ -353,6 +353,14 @@ impl Store {
         }
     }
 
+    /// Those of these sessions that are on the record, in no order.
+    pub async fn sessions(&self, ids: &[SessionId]) -> Result<Vec<SessionRecord>, StoreError> {
+        match self {
+            Store::Sqlite(s) => s.sessions(ids).await,
+            Store::Postgres(s) => s.sessions(ids).await,
+        }
+    }
+
     /// The active sessions of these devices, of whichever node.
     pub async fn active_of(&self, devices: &[DeviceId]) -> Result<Vec<SessionRecord>, StoreError> {
         match self {

@@ -255,6 +255,11 @@ impl PostgresStore {
         self.reading.call(move |conn| read::session(conn, id).boxed()).await
     }
 
+    pub async fn sessions(&self, ids: &[SessionId]) -> Result<Vec<SessionRecord>, StoreError> {
+        let ids = ids.to_vec();
+        self.reading.call(move |conn| async move { read::sessions(conn, &ids).await }.boxed()).await
+    }
+
     pub async fn active_of(&self, devices: &[DeviceId]) -> Result<Vec<SessionRecord>, StoreError> {
         let devices = devices.to_vec();
         self.reading.call(move |conn| async move { read::active_of(conn, &devices).await }.boxed()).await

@@ -142,6 +142,11 @@ impl SqliteStore {
         self.read(move |conn| read::session(conn, id)).await
     }
 
+    pub async fn sessions(&self, ids: &[SessionId]) -> Result<Vec<SessionRecord>, StoreError> {
+        let ids = ids.to_vec();
+        self.read(move |conn| read::sessions(conn, &ids)).await
+    }
+
     pub async fn active_of(&self, devices: &[DeviceId]) -> Result<Vec<SessionRecord>, StoreError> {
         let devices = devices.to_vec();
         self.read(move |conn| read::active_of(conn, &devices)).await

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::ids::SessionId;
 use crate::time::Mono;
 
-use super::closeup::CloseUp;
+use super::closeup::{CloseUp, Heartbeats, Past};
 use super::messages::{LookAt, TakeSnapshot};
 use super::snapshot::{SessionView, WorkerSnapshot};
 
@@ -33,11 +33,22 @@ pub struct Window {
 #[derive(Clone, Default)]
 pub struct Inspector {
     windows: Arc<std::sync::RwLock<Vec<Window>>>,
+    past: Past,
 }
 
 impl Inspector {
     pub fn add(&self, window: Window) {
         self.windows.write().unwrap_or_else(std::sync::PoisonError::into_inner).push(window);
+    }
+
+    /// Where workers leave what was noted of sessions that end.
+    pub fn past(&self) -> Past {
+        self.past.clone()
+    }
+
+    /// What was noted of a session of this node that has ended.
+    pub fn beats_of_the_past(&self, id: SessionId) -> Option<Heartbeats> {
+        self.past.of(id, Mono::now())
     }
 
     /// Whether every worker's supervisor is alive.
@@ -74,20 +85,25 @@ impl Inspector {
         None
     }
 
-    /// The same closely; none where it ended meanwhile, too.
+    /// A session that the last snapshot shows, closely; none where it ended meanwhile, too.
     pub async fn close_up(&self, id: SessionId) -> Option<CloseUp> {
-        let found = |snapshots: &[Arc<WorkerSnapshot>]| {
+        self.close_up_in(self.glance().await, id).await
+    }
+
+    /// The same of one that may have begun since, which costs a snapshot of everybody: for who has a reason to think so.
+    pub async fn close_up_now(&self, id: SessionId) -> Option<CloseUp> {
+        self.close_up_in(self.look_now().await, id).await
+    }
+
+    async fn close_up_in(&self, snapshots: Vec<Arc<WorkerSnapshot>>, id: SessionId) -> Option<CloseUp> {
+        // A hundred thousand sessions are more than the loop of whoever asks has the time for.
+        let walk = tokio::task::spawn_blocking(move || {
             snapshots.iter().enumerate().find_map(|(window, snapshot)| {
                 let view = snapshot.sessions.iter().find(|view| view.session_id == id)?;
                 Some((window, view.key))
             })
-        };
-        // Who is looked at again and again is known from the last snapshot; who has just begun, from the next.
-        let known = found(&self.glance().await);
-        let (window, key) = match known {
-            Some(found) => found,
-            None => found(&self.look_at(Duration::ZERO).await)?,
-        };
+        });
+        let (window, key) = walk.await.ok()??;
         let look = self.windows().get(window)?.look.clone();
         let asked = look.send(LookAt { key, session_id: id });
         tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()?

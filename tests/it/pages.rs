@@ -3,10 +3,11 @@
 use reqwest::Method;
 use serde_json::json;
 
+use crate::support::acts::act;
 use crate::support::chromium::Chromium;
 use crate::support::login::{Browser, add};
 use crate::support::raw::Seen;
-use crate::support::{Device, Fleet, Server, heavy, size};
+use crate::support::{Ask, Device, Fleet, Server, heavy, size};
 
 const TAB: char = '\u{e004}';
 const ENTER: char = '\u{e007}';
@@ -63,6 +64,12 @@ async fn the_table_follows_and_tells_why_a_row_goes() {
     goes.close(Some(1000)).await;
     browser.says("#rows tr.gone", "client_closed").await;
     browser.says("#total", "1 live").await;
+    // Why a row goes is asked of the record, for all rows at once: no session is looked at closely for it.
+    let asked = "return performance.getEntriesByType('resource').map((e) => new URL(e.name).pathname)";
+    let asked = browser.script(asked).await;
+    let asked: Vec<&str> = asked.as_array().unwrap().iter().map(|path| path.as_str().unwrap()).collect();
+    assert!(asked.contains(&"/v1/sessions"), "{asked:?}");
+    assert!(!asked.iter().any(|path| path.starts_with("/debug/connections/")), "{asked:?}");
 
     // Kicked from the page, after a question, by keyboard alone.
     let button = r#"[data-act=kick][data-device=stays]"#;
@@ -167,6 +174,12 @@ async fn one_session_is_shown_with_its_heartbeats_and_kicked() {
     assert_eq!(answering.await.unwrap(), Seen::Close(Some(4011)));
     browser.says("#state", "kicked").await;
     browser.says("#events", "lastpong.session.disconnected.v1").await;
+    // How it went to its end is shown for some minutes, also to who comes now; and where it came from can be banned.
+    browser.go(&path).await;
+    browser.sees("#plot-beats canvas").await;
+    browser.says("#beats", "to its end").await;
+    browser.sees("[data-act=ban-address][data-address='127.0.0.1']").await;
+    browser.screenshot("session-ended").await;
     is_content(&browser).await;
     browser.close().await;
 }
@@ -192,19 +205,97 @@ async fn a_device_is_banned_and_a_node_drained_and_taken_back() {
     assert_eq!((&ban["by"], &ban["reason"]), (&json!("ada"), &json!("floods us")), "{bans}");
     assert!(ban["until"].is_string(), "{bans}");
 
+    // Whoever has the dashboard open sees the drain that another began.
+    add(&server, "zoe", "reader").await;
+    let onlooker = Chromium::logged_in(&server, "zoe", "/").await;
+    onlooker.says("#nodes", "node-1").await;
+    let mut fleet = Fleet::hold(&server, "held", 20).await;
     browser.go("/").await;
     browser.click("[data-act=drain]").await;
     browser.sees("#ask-yes").await;
+    browser.fill("#ask input[name=spread]", "2h").await;
     browser.click("#ask-yes").await;
-    browser.says("#drain-text", "is draining").await;
+    browser.says("#ask-refused:not([hidden])", "spread").await;
+    browser.fill("#ask input[name=spread]", "2s").await;
+    browser.click("#ask-yes").await;
+    for browser in [&browser, &onlooker] {
+        browser.says("#drain:not([hidden]) #drain-text", "node-1 is draining").await;
+        browser.says("#drain-text", "20 of 20 sessions ended, 0 are left").await;
+    }
+    browser.screenshot("draining").await;
+    assert_eq!(onlooker.script("return document.querySelectorAll('[data-act]').length").await, json!(0));
+    fleet.all_ended().await;
+    let audit = server.json("/v1/audit").await;
+    assert_eq!(
+        (&audit["items"][0]["action"], &audit["items"][0]["detail"]),
+        (&json!("drain"), &json!("over 2s"))
+    );
     assert!(!server.readiness().await.0, "a draining node is ready");
     browser.click("[data-act=undrain]").await;
     browser.says("#ask", "back?").await;
     browser.click("#ask-yes").await;
-    browser.until("the drain is gone", "return document.querySelector('#drain').hidden").await;
+    for browser in [&browser, &onlooker] {
+        browser.until("the drain is gone", "return document.querySelector('#drain').hidden").await;
+    }
     assert!(server.readiness().await.0, "a node that was taken back is not ready");
-    is_content(&browser).await;
+    is_content(&onlooker).await;
+    onlooker.close().await;
     browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bans_are_listed_made_and_lifted_and_the_audit_is_read() {
+    let server = Server::start(&QUICK).await;
+    add(&server, "ada", "admin").await;
+    let browser = Chromium::logged_in(&server, "ada", "/debug/bans").await;
+    browser.says("#rows", "Nobody is banned").await;
+    // One who is not here.
+    browser.click("[data-act=ban-a-device]").await;
+    browser.sees("#ask-yes").await;
+    browser.click("#ask-yes").await;
+    browser.says("#ask-refused:not([hidden])", "It has to be said who").await;
+    browser.fill("#ask input[name=device_id]", "absent-1").await;
+    browser.fill("#ask input[name=ttl]", "1h").await;
+    browser.fill("#ask input[name=reason]", "floods us").await;
+    browser.screenshot("ban-a-device").await;
+    browser.click("#ask-yes").await;
+    browser.says("#rows", "absent-1").await;
+    browser.says("#rows", "floods us").await;
+    browser.click("[data-act=ban-a-network]").await;
+    browser.sees("#ask-yes").await;
+    browser.fill("#ask input[name=remote_addr]", "192.0.2.0/33").await;
+    browser.click("#ask-yes").await;
+    browser.says("#ask-refused:not([hidden])", "192.0.2.0/33").await;
+    browser.fill("#ask input[name=remote_addr]", "192.0.2.0/24").await;
+    browser.click("#ask-yes").await;
+    browser.says("#rows", "192.0.2.0/24").await;
+    browser.says("#total", "2 that hold").await;
+    let refusal = Ask::with_token(&crate::support::token("absent-1")).refused(server.addr).await;
+    assert_eq!(refusal.status, 403, "{refusal:?}");
+    browser.click("[data-act=lift][data-target=absent-1]").await;
+    browser.says("#ask", "Lift the ban of absent-1?").await;
+    browser.click("#ask-yes").await;
+    browser.says("#total", "1 that hold").await;
+    browser
+        .until("it is gone", "return !document.querySelector('#rows').textContent.includes('absent-1')")
+        .await;
+    Device::connect(&server, "absent-1").await;
+
+    browser.go("/debug/audit").await;
+    browser.says("#total", "entries").await;
+    let rows = "return [...document.querySelectorAll('#rows tr')].slice(0, 3)\
+         .map((tr) => [1, 2, 3].map((n) => tr.cells[n].textContent).join(' '))";
+    let expected = ["ada lift absent-1", "ada ban 192.0.2.0/24", "ada ban absent-1"];
+    assert_eq!(browser.script(rows).await, json!(expected));
+    browser.close().await;
+    // A reader sees both, and no buttons.
+    add(&server, "zoe", "reader").await;
+    let mut reader = Browser::logged_in(&server, "zoe").await;
+    for (path, says) in [("/debug/bans", "192.0.2.0/24"), ("/debug/audit", "absent-1")] {
+        let page = reader.get(path).await.text().await.unwrap();
+        assert!(page.contains(says) && !page.contains("data-act"), "{path}: {page}");
+    }
+    assert_eq!(server.json("/debug/bans?limit=1").await["items"][0]["remote_addr"], "192.0.2.0/24");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -224,8 +315,13 @@ async fn every_page_is_shown_in_both_themes_and_on_a_narrow_screen() {
         ("connections", "/debug/connections"),
         ("closed", "/debug/connections?state=closed"),
         ("events", "/debug/events"),
+        ("bans", "/debug/bans"),
+        ("audit", "/debug/audit"),
         ("performance", "/debug/performance"),
     ];
+    let ban = json!({"remote_addr": "198.51.100.0/24", "ttl": "7d", "reason": "scans all our ports, as the provider knows"});
+    assert_eq!(act(&server, Method::POST, "/v1/bans", Some(&ban)).await.0, 201);
+    assert_eq!(act(&server, Method::PUT, "/v1/devices/pump-1/ban", None).await.0, 200);
     let colour = "return getComputedStyle(document.body).backgroundColor";
     for (name, path) in pages {
         let mut seen = Vec::new();
@@ -277,13 +373,22 @@ async fn a_server_that_is_gone_is_said_and_found_again() {
     let on_the_dashboard = Chromium::logged_in(&server, "ada", "/").await;
     let at_the_table = Chromium::logged_in(&server, "ada", "/debug/connections").await;
     on_the_dashboard.says("#nodes", "node-1").await;
+    // An action that hangs says so, and the next question can be answered.
+    on_the_dashboard.click("[data-act=drain]").await;
+    on_the_dashboard.sees("#ask-yes").await;
     server.signal(rustix::process::Signal::STOP);
-    for browser in [&on_the_dashboard] {
+    on_the_dashboard.click("#ask-yes").await;
+    on_the_dashboard.says("#ask-refused:not([hidden])", "did not answer in time").await;
+    on_the_dashboard.until("another try", "return !document.querySelector('#ask-yes').disabled").await;
+    on_the_dashboard.key(ESCAPE).await;
+    for browser in [&on_the_dashboard, &at_the_table] {
         browser.says("#link:not([hidden])", "The connection to the server is lost").await;
     }
     on_the_dashboard.screenshot("lost").await;
     server.signal(rustix::process::Signal::CONT);
-    on_the_dashboard.until("it is found again", "return document.querySelector('#link').hidden").await;
+    for browser in [&on_the_dashboard, &at_the_table] {
+        browser.until("it is found again", "return document.querySelector('#link').hidden").await;
+    }
     server.kill().await;
     for browser in [&on_the_dashboard, &at_the_table] {
         browser.says("#link:not([hidden])", "The connection to the server is lost").await;
@@ -308,7 +413,9 @@ async fn a_page_is_made_of_this_host_alone() {
     let server = Server::start(&[]).await;
     add(&server, "ada", "admin").await;
     let mut browser = Browser::logged_in(&server, "ada").await;
-    for path in ["/", "/debug/connections", "/debug/events", "/debug/performance"] {
+    for path in
+        ["/", "/debug/connections", "/debug/events", "/debug/bans", "/debug/audit", "/debug/performance"]
+    {
         let page = browser.get(path).await;
         assert_eq!(page.status(), 200, "{path}");
         let csp = page.headers()["content-security-policy"].to_str().unwrap().to_owned();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::proxy::Weather;
@@ -120,9 +121,20 @@ async fn a_session_is_looked_at_closely() {
     let mut device = Device::connect(&server, "close").await;
     device.answer_pings(2).await;
     let path = format!("/debug/connections/{}", device.session_id());
+    // The last of what was before the first look is known.
+    eventually("a round trip", async || {
+        let query = "/debug/connections?min_rtt_ms=0";
+        (server.json(query).await["total"] == 1).then_some(())
+    })
+    .await;
     let first = server.json(&path).await;
     assert!(first["heartbeats"]["noted_since"].is_string(), "{first}");
-    assert_eq!(first["heartbeats"]["items"], json!([]), "what was before the first look was not noted");
+    let last = &first["heartbeats"]["items"][0];
+    assert_eq!(
+        (&last["outcome"], &last["rtt_ms"]),
+        (&json!("answered"), &first["rtt_ms"]["last"]),
+        "{first}"
+    );
     let socket = &first["socket"];
     assert!(socket["rtt_ms"].as_f64() > Some(0.0) && socket["segment_bytes"].as_u64() > Some(0), "{socket}");
     assert_eq!(socket["output_waiting_bytes"], 0);
@@ -136,6 +148,74 @@ async fn a_session_is_looked_at_closely() {
     assert_eq!(seen["heartbeats"]["noted_since"], first["heartbeats"]["noted_since"]);
     let at = |n: usize| seen["heartbeats"]["items"][n]["at"].as_str().unwrap().to_owned();
     assert!(at(0) < at(1) && at(1) < at(2), "{seen}");
+
+    // They outlive it: that is when they are asked for.
+    device.close(Some(1000)).await;
+    Events::new().only_end(&server, &device.session_id()).await;
+    let ended = server.json(&path).await;
+    assert_eq!(ended["state"], "closed");
+    assert_eq!(ended["heartbeats"]["noted_since"], first["heartbeats"]["noted_since"], "{ended}");
+    assert!(ended["heartbeats"]["items"].as_array().unwrap().len() >= 3, "{ended}");
+}
+
+#[tokio::test]
+async fn sessions_are_told_of_by_their_ids() {
+    let server = Server::start(&[]).await;
+    let (mut ended, held) = (Device::connect(&server, "ended").await, Device::connect(&server, "held").await);
+    ended.close(Some(1000)).await;
+    Events::new().only_end(&server, &ended.session_id()).await;
+    let nobody = "0197f000-0000-7000-8000-000000000000";
+    let ids = format!("{},{nobody},{}", ended.session_id(), held.session_id());
+    let mut found = server.json(&format!("/v1/sessions?ids={ids}")).await;
+    let items = found["items"].as_array_mut().unwrap();
+    items.sort_by_key(|item| item["device_id"].to_string());
+    let told: Vec<_> =
+        items.iter().map(|item| (&item["device_id"], &item["state"], &item["reason"])).collect();
+    let expected = [
+        (&json!("ended"), &json!("closed"), &json!("client_closed")),
+        (&json!("held"), &json!("active"), &Value::Null),
+    ];
+    assert_eq!(told, expected);
+    let many = vec![nobody; 101].join(",");
+    assert_eq!(server.json("/v1/sessions").await["items"], json!([]));
+    for bad in ["?ids=", "?ids=a", &format!("?ids={many}"), &format!("?ids={nobody},")] {
+        assert_eq!(server.status(&format!("/v1/sessions{bad}")).await.0, 400, "{bad}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_live_state_lost_is_not_said_to_be_all() {
+    // Nobody repairs it meanwhile: the node that would is stopped, and not yet missed.
+    let settings = [("UPDATE_INTERVAL", "500ms"), ("NODE_LEASE", "60s")];
+    let cluster = Cluster::start_cuttable(2, &settings).await;
+    let fleet = Fleet::hold(&cluster.nodes[1], "b", 5).await;
+    let whole = |list: &Value| list["total"] == 5 && part(list, "node-2")["complete"] == true;
+    listed(&cluster.nodes[0], "limit=10", whole).await;
+    let redis = &cluster.stores.redis;
+    // The node has said that they are five.
+    eventually("its mark", async || {
+        let mark = redis.command(&["GET", "lastpong:node:node-2"]);
+        mark.text().contains(r#""sessions":5"#).then_some(())
+    })
+    .await;
+    cluster.nodes[1].signal(Signal::STOP);
+    let lost = format!("lastpong:session:{}", fleet.welcomed()[0].session_id);
+    let mut session: Value = serde_json::from_str(redis.command(&["GET", &lost]).text()).unwrap();
+    // What an earlier run of the node left there has ended: it stands in for nobody.
+    let ghost = "0197f000-0000-7000-8000-000000000000";
+    (session["session_id"], session["incarnation"]) = (json!(ghost), json!(ghost));
+    redis.command(&["SET", &format!("lastpong:session:{ghost}"), &session.to_string()]);
+    redis.command(&["ZADD", "lastpong:active", "1", ghost]);
+    redis.command(&["DEL", &lost]);
+    let list = listed(&cluster.nodes[0], "limit=10", |list| list["total"] != 5).await;
+    assert_eq!(list["total"], 4, "{list}");
+    assert_eq!(
+        (&part(&list, "node-2")["complete"], &list["complete"]),
+        (&json!(false), &json!(false)),
+        "{list}"
+    );
+    cluster.nodes[1].signal(Signal::CONT);
+    listed(&cluster.nodes[0], "limit=10", whole).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,7 @@
 //! Reading a mirror: live state first, and the record for what that does not have.
+//!
+//! Live state may have lost some of what a node wrote, as Redis does where memory is short. The node's mark says how many
+//! there were; where fewer are found, the record says whether they ended or are missing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,7 +10,7 @@ use serde::Deserialize;
 
 use super::{MOST, Mirror, Part};
 use crate::event::{Connected, RttMs};
-use crate::ids::{NodeId, SessionId};
+use crate::ids::{Incarnation, NodeId, Run, SessionId};
 use crate::store::live::{Live, LiveError, LiveSession, LiveState};
 use crate::store::postgres::PostgresStore;
 use crate::store::{HeldSession, LastHeard, Peer, PeerState, StoreError};
@@ -25,7 +28,15 @@ pub(super) async fn mirror(store: &PostgresStore, live: Option<&Live>) -> Result
     let told = match live {
         // What cannot be read there now is read on the record.
         Some(live) if !peers.is_empty() => match from_live_state(live, &peers, &mut found).await {
-            Ok(told) => told,
+            Ok(marked) => {
+                for part in &mut found.parts {
+                    let said = marked.get(&part.node_id).copied().unwrap_or(0);
+                    if part.sessions < said && part.whole {
+                        part.whole = store.held_count(&part.node_id).await? <= part.sessions;
+                    }
+                }
+                marked.into_keys().collect()
+            }
             Err(_) => {
                 found = Found::default();
                 HashSet::new()
@@ -52,7 +63,7 @@ pub(super) async fn standing(store: &PostgresStore, live: Option<&Live>) -> Resu
     let mut parts = Vec::new();
     for peer in store.peers().await?.iter().filter(|peer| peer.state != PeerState::Gone) {
         let mark = match live {
-            Some(live) => Mark::of(live, &peer.run.node_id).await.unwrap_or_default(),
+            Some(live) => Mark::of(live, &peer.run).await.unwrap_or_default(),
             None => None,
         };
         let (mut part, sessions) = match mark {
@@ -71,33 +82,39 @@ pub(super) async fn standing(store: &PostgresStore, live: Option<&Live>) -> Resu
 /// What a node last said of itself there.
 #[derive(Deserialize)]
 struct Mark {
+    incarnation: Incarnation,
     at: Timestamp,
     sessions: usize,
 }
 
 impl Mark {
-    /// None where live state has lost what the node wrote, or has not been given it yet.
-    async fn of(live: &Live, node: &NodeId) -> Result<Option<Self>, LiveError> {
-        Ok(live.mark(node).await?.and_then(|mark| serde_json::from_str(&mark).ok()))
+    /// None where live state has lost what the node wrote, or has not been given it yet by this run.
+    async fn of(live: &Live, run: &Run) -> Result<Option<Self>, LiveError> {
+        let mark: Option<Self> =
+            live.mark(&run.node_id).await?.and_then(|mark| serde_json::from_str(&mark).ok());
+        Ok(mark.filter(|mark| mark.incarnation == run.incarnation))
     }
 }
 
-/// Reads all nodes that live state knows of, and says which those are.
+/// Reads all nodes that live state knows of, and says which those are, with how many sessions each last said it has.
 async fn from_live_state(
     live: &Live,
     peers: &[Peer],
     found: &mut Found,
-) -> Result<HashSet<NodeId>, LiveError> {
-    let mut parts = HashMap::new();
+) -> Result<HashMap<NodeId, usize>, LiveError> {
+    let (mut parts, mut marked) = (HashMap::new(), HashMap::new());
     for peer in peers {
-        let Some(mark) = Mark::of(live, &peer.run.node_id).await? else { continue };
-        parts.insert(peer.run.node_id.clone(), part(peer, Source::LiveState, mark.at));
+        let Some(mark) = Mark::of(live, &peer.run).await? else { continue };
+        marked.insert(peer.run.node_id.clone(), mark.sessions);
+        parts.insert(peer.run.clone(), part(peer, Source::LiveState, mark.at));
     }
     let (mut cursor, mut seen) = (0, HashSet::new());
     while !parts.is_empty() {
         let page = live.page(cursor).await?;
         for session in page.sessions.into_iter().filter_map(|(_, session)| session) {
-            let Some(part) = parts.get_mut(&session.node_id) else { continue };
+            // What an earlier run left is there until its node has swept it away; those sessions have ended.
+            let run = Run { node_id: session.node_id.clone(), incarnation: session.incarnation };
+            let Some(part) = parts.get_mut(&run) else { continue };
             if found.sessions.len() >= MOST {
                 part.whole = false;
             } else if seen.insert(session.session_id) {
@@ -111,9 +128,8 @@ async fn from_live_state(
             break;
         }
     }
-    let told = parts.keys().cloned().collect();
     found.parts.extend(parts.into_values());
-    Ok(told)
+    Ok(marked)
 }
 
 async fn from_record(store: &PostgresStore, peer: &Peer, found: &mut Found) -> Result<(), StoreError> {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use actix::Recipient;
 use actix_web::http::Method;
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -22,7 +23,7 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::auth::Reader;
 use super::debug::live::NodePart;
@@ -36,6 +37,7 @@ use crate::metrics::{Metrics, Standing};
 use crate::problem::Problem;
 use crate::reason::Reason;
 use crate::store::{EventFilter, Match};
+use crate::supervisor::messages::{Drain, DrainView};
 use crate::time::Timestamp;
 use state::{Lately, Point, Reading};
 
@@ -43,6 +45,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// The other nodes are looked at so many seconds apart.
 const NODES_EVERY: u32 = 5;
 const VIEWERS: usize = 64;
+/// How long a second waits for what is nearly always there.
+const AT_ONCE: Duration = Duration::from_millis(100);
 /// Newest events shown, and looked at to find them.
 const RECENT: usize = 12;
 const LOOKED_AT: i64 = 300;
@@ -55,6 +59,8 @@ pub struct Parts {
     pub peers: Peers,
     /// There is a Redis, which has a breaker.
     pub redis: bool,
+    /// Whom to ask how far a drain is.
+    pub drain: Recipient<Drain>,
 }
 
 /// The dashboard's source. Cheap to clone.
@@ -67,6 +73,15 @@ struct Shared {
     viewers: AtomicUsize,
     /// The frame of the last second; none before the first.
     frame: watch::Sender<Option<Bytes>>,
+}
+
+/// How far this node's drain is.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Draining {
+    of: usize,
+    ended: usize,
+    live: usize,
+    until: Timestamp,
 }
 
 /// An event, as the dashboard lists it.
@@ -111,8 +126,9 @@ impl Pulse {
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut nodes, mut beats) = (Vec::new(), 0_u32);
         let (mut recent, mut told) = (Vec::new(), 0);
-        // Of its own, because a record that hangs holds up no beat.
+        // Both of their own, because a record that hangs holds up no beat.
         let mut reading: Option<JoinHandle<Vec<NodePart>>> = None;
+        let mut finding: Option<JoinHandle<(Vec<Recent>, i64)>> = None;
         while !self.0.parts.feed.is_closed() {
             every.tick().await;
             let point = self.lately().read(self.read());
@@ -130,10 +146,21 @@ impl Pulse {
             }
             beats = beats.wrapping_add(1);
             let newest = self.0.parts.feed.newest();
-            if newest > told {
-                (recent, told) = (self.recent(newest).await, newest);
+            if newest > told && finding.is_none() {
+                let this = self.clone();
+                let mut found = tokio::spawn(async move { (this.recent(newest).await, newest) });
+                // What is in memory is there at once.
+                if let Ok(found) = timeout(AT_ONCE, &mut found).await {
+                    (recent, told) = found.unwrap_or_default();
+                } else {
+                    finding = Some(found);
+                }
             }
-            let frame = frame(&point, &nodes, &recent);
+            if let Some(found) = finding.take_if(|finding| finding.is_finished()) {
+                (recent, told) = found.await.unwrap_or_default();
+            }
+            let drain = self.draining().await;
+            let frame = frame(&self.0.parts.node_id, &point, &nodes, &recent, drain);
             self.0.frame.send_replace(Some(frame));
         }
         self.0.frame.send_replace(Some(Bytes::new()));
@@ -146,8 +173,7 @@ impl Pulse {
         let stores: &[&'static str] = if self.0.parts.redis { &["sql", "redis"] } else { &["sql"] };
         Reading {
             at: Timestamp::now(),
-            sessions: ["starting", "live", "suspect"]
-                .map(|state| metrics.sessions.with_label_values(&[state]).get()),
+            sessions: metrics.sessions_by_state(),
             ends: Reason::ALL
                 .iter()
                 .map(|reason| {
@@ -166,12 +192,20 @@ impl Pulse {
     /// This node and the others.
     async fn nodes(&self) -> Vec<NodePart> {
         let Parts { node_id, metrics, peers, .. } = &self.0.parts;
-        let held = ["starting", "live", "suspect"].map(|s| metrics.sessions.with_label_values(&[s]).get());
-        let now = Timestamp::now();
-        let held = held.iter().sum::<i64>().max(0) as usize;
+        let (now, held) = (Timestamp::now(), metrics.sessions_held() as usize);
         let mut nodes = vec![NodePart::own(node_id, now, held, now)];
         nodes.extend(peers.standing().await.iter().map(|part| NodePart::of(part, now)));
         nodes
+    }
+
+    /// None too where the root is too busy to say.
+    async fn draining(&self) -> Option<Draining> {
+        let asked = timeout(AT_ONCE, self.0.parts.drain.send(Drain::Look)).await;
+        let DrainView { live, drain } = asked.ok()?.ok()?.ok()?;
+        let drain = drain?;
+        // Who was let in just before the doors closed is one more than there were.
+        let of = drain.of.max(live);
+        Some(Draining { of, ended: of - live, live, until: drain.until })
     }
 
     /// The newest starts and ends of the installation, the newest first, as far as they are among the last events.
@@ -207,7 +241,8 @@ impl Pulse {
         let seat = Seat(self.clone());
         let points = self.lately().points();
         let points = json::array(points.iter().map(|point| &**point));
-        let first = sse("history", &json::with_member("{}".to_owned(), "points", &points));
+        let first = json::with_member("{}".to_owned(), "node", &json::text(&self.0.parts.node_id));
+        let first = sse("history", &json::with_member(first, "points", &points));
         let beats = stream::unfold((seat, self.0.frame.subscribe()), async |(seat, mut frame)| {
             loop {
                 frame.changed().await.ok()?;
@@ -233,8 +268,16 @@ impl Drop for Seat {
     }
 }
 
-fn frame(point: &Point, nodes: &[NodePart], recent: &[Recent]) -> Bytes {
-    let frame = json::with_member("{}".to_owned(), "point", &json::text(point));
+fn frame(
+    node: &NodeId,
+    point: &Point,
+    nodes: &[NodePart],
+    recent: &[Recent],
+    drain: Option<Draining>,
+) -> Bytes {
+    let frame = json::with_member("{}".to_owned(), "node", &json::text(node));
+    let frame = json::with_member(frame, "point", &json::text(point));
+    let frame = json::with_member(frame, "drain", &json::text(&drain));
     let frame = json::with_member(frame, "nodes", &json::text(&nodes));
     sse("pulse", &json::with_member(frame, "recent", &json::text(&recent)))
 }

@@ -1,12 +1,13 @@
 //! `GET /debug/connections`: live sessions by the snapshots of this node and the mirror of the others, closed ones by the
 //! record.
 
+use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::live::{AskedLive, LivePage};
-use super::{List, answer, history, live};
+use super::{List, answer, history, live, made};
 use crate::http::auth::Reader;
-use crate::http::browser::wants_page;
+use crate::http::browser::{self, wants_page};
 use crate::http::openapi::params::{Cursor, PageLimit, SessionFilters};
 use crate::http::openapi::shapes::Sessions;
 use crate::http::pages::{self, Frame};
@@ -58,19 +59,23 @@ pub(in crate::http) async fn connections(
 ) -> Result<HttpResponse, Problem> {
     if wants_page(&request) {
         let (query, frame) = (pages::asked_by_page(request.query_string()), Frame::of(&caller, &doors));
-        return Ok(match Asked::of(&query)? {
+        let page = match Asked::of(&query)? {
             Asked::Live(asked) => {
-                let page = live::page(*asked, &doors, |page| page).await?;
-                pages::live_page(frame, &query, &page)
+                live::page(*asked, &doors, move |page| pages::live_page(frame, &query, &page)).await?
             }
             Asked::Closed(params) => {
-                pages::closed_page(frame, &query, &history::closed(&params, &doors).await?)
+                let list = history::closed(&params, &doors).await?;
+                made(move || pages::closed_page(frame, &query, &list)).await?
             }
-        });
+        };
+        return Ok(browser::html(StatusCode::OK, page));
     }
     let text = match Asked::of(request.query_string())? {
         Asked::Live(asked) => live::page(*asked, &doors, told).await?,
-        Asked::Closed(params) => json::text(&history::closed(&params, &doors).await?),
+        Asked::Closed(params) => {
+            let list = history::closed(&params, &doors).await?;
+            made(move || json::text(&list)).await?
+        }
     };
     Ok(answer(text))
 }

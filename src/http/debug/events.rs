@@ -2,18 +2,22 @@
 //!
 //! The log is read backwards in stretches, at most [`MAX_SCANNED`] events a request: with a filter that wants
 //! little, a page may be short although `next_cursor` says that there is more.
+//!
+//! A page that renews itself says with `since` up to where it was read. Only what came after that is looked at; where
+//! none of it is wanted, the page comes without rows, and what it shows stays.
 
 use std::sync::Arc;
 
+use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{answer, seal, unseal};
+use super::{answer, made, seal, unseal};
 use crate::event::Event;
 use crate::feed::{Feed, Standing};
 use crate::http::auth::Reader;
-use crate::http::browser::wants_page;
+use crate::http::browser::{self, wants_page};
 use crate::http::openapi::params::{Cursor, EventFilters, PageLimit};
 use crate::http::openapi::shapes::RecentEvents;
 use crate::http::pages::{self, Frame};
@@ -50,11 +54,15 @@ pub(in crate::http) async fn events(
     request: HttpRequest,
     doors: web::Data<Doors>,
 ) -> Result<HttpResponse, Problem> {
-    let known: Vec<&str> = ["limit", "cursor"].into_iter().chain(FILTERS).collect();
-    let query = match wants_page(&request) {
+    let mut known: Vec<&str> = ["limit", "cursor"].into_iter().chain(FILTERS).collect();
+    let is_page = wants_page(&request);
+    let query = match is_page {
         true => pages::asked_by_form(request.query_string()),
         false => request.query_string().to_owned(),
     };
+    if is_page {
+        known.push("since");
+    }
     let params = Params::parse(&query, &known)?;
     let (limit, filter) = (params.limit()?, params.event_filter()?);
     let bounds = doors.feed.bounds().await?;
@@ -69,12 +77,23 @@ pub(in crate::http) async fn events(
                 - 1
         }
     };
+    if let Some(since) = params.number("since", 0..=i64::MAX)?
+        && nothing_since(&doors.feed, since, bounds.newest, &filter).await?
+    {
+        let place = pages::LogPlace { total: bounds.newest + 1 - bounds.oldest, scanned: bounds.newest };
+        let frame = Frame::of(&caller, &doors);
+        let page = pages::events_page(frame, &query, None, None, place, doors.feed.standing());
+        return Ok(browser::html(StatusCode::OK, page));
+    }
     let (events, scanned_down_to) = newest_first(&doors.feed, bounds, last, &filter, limit).await?;
     let next_cursor = (scanned_down_to > bounds.oldest).then(|| seal(&format!("{BEGINS}{scanned_down_to}")));
     let (total, feed) = (bounds.newest + 1 - bounds.oldest, doors.feed.standing());
-    if wants_page(&request) {
-        let frame = Frame::of(&caller, &doors);
-        return Ok(pages::events_page(frame, &query, &events, next_cursor.as_deref(), total, feed));
+    if is_page {
+        let (frame, place) = (Frame::of(&caller, &doors), pages::LogPlace { total, scanned: bounds.newest });
+        let page = made(move || {
+            pages::events_page(frame, &query, Some(&events), next_cursor.as_deref(), place, feed)
+        });
+        return Ok(browser::html(StatusCode::OK, page.await?));
     }
     let facts = Facts {
         next_cursor,
@@ -86,6 +105,20 @@ pub(in crate::http) async fn events(
     };
     let items = json::array(events.iter().map(|e| &*e.json));
     Ok(answer(json::with_member(json::text(&facts), "items", &items)))
+}
+
+/// Whether no event after `since` is wanted, as one read can tell.
+async fn nothing_since(
+    feed: &Feed,
+    since: i64,
+    newest: i64,
+    filter: &EventFilter,
+) -> Result<bool, StoreError> {
+    if since >= newest {
+        return Ok(true);
+    }
+    let page = feed.read(since, filter, 1).await?;
+    Ok(page.events.is_empty() && page.scanned_to >= newest)
 }
 
 /// Up to `limit` events at or before `last`, and the `seq` that the log was read down to.

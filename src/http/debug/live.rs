@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::select::{Filter, Order, Place, SortBy, select};
-use super::{OF_SESSIONS, cursor_of, seal};
+use super::{OF_SESSIONS, cursor_of, made, seal};
 use crate::cluster::peers::Part;
 use crate::http::Doors;
 use crate::http::query::Params;
@@ -114,7 +114,7 @@ pub(super) async fn page<T: Send + 'static>(
     nodes.extend(others.map(|part| NodePart::of(part, now)));
     let complete = peers.as_ref().is_none_or(|mirror| mirror.whole) && nodes.iter().all(|part| part.complete);
     // Of a hundred thousand sessions this takes milliseconds, which a worker's loop does not have.
-    let picking = web::block(move || {
+    made(move || {
         let AskedLive { order, filter, after, limit } = asked;
         let here = own.iter().flat_map(|worker| &worker.sessions);
         let elsewhere = peers.iter().flat_map(|mirror| mirror.sessions.iter());
@@ -127,8 +127,8 @@ pub(super) async fn page<T: Send + 'static>(
             complete,
             now,
         })
-    });
-    picking.await.map_err(|_| Problem::unavailable("this node has no thread to look with", 1))
+    })
+    .await
 }
 
 fn live_filter(params: &Params) -> Result<Filter, Problem> {

@@ -56,9 +56,7 @@ pub(super) struct Memory {
 
 impl Memory {
     fn of(metrics: &Metrics) -> Self {
-        let held =
-            ["starting", "live", "suspect"].map(|state| metrics.sessions.with_label_values(&[state]).get());
-        let sessions = held.iter().sum::<i64>().max(0).unsigned_abs();
+        let sessions = metrics.sessions_held();
         let resident_bytes = metrics.resident_bytes();
         Self {
             resident_bytes,
@@ -97,6 +95,12 @@ pub(super) async fn performance(
     }
     let facts = Performance { now: Timestamp::now(), node_id: doors.node_id.clone(), feed, memory, metrics };
     Ok(answer(json::text(&facts)))
+}
+
+/// Makes an answer of many rows where that may take a while: a worker's loop has sessions to listen to.
+pub(super) async fn made<T: Send + 'static>(make: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    let made = web::block(make).await;
+    made.map_err(|_| Problem::unavailable("this node has no thread to look with", 1))
 }
 
 pub(super) fn answer(json: String) -> HttpResponse {

@@ -1,7 +1,8 @@
 //! `GET /debug/connections/{session_id}`: one session in full.
 //!
 //! One that this node holds is looked at closely: its socket, and its heartbeats from the first look on. Of another
-//! node's, live state says what it last wrote; what neither holds is told as the record has it.
+//! node's, live state says what it last wrote; what neither holds is told as the record has it, with the heartbeats that
+//! this node noted of it before its end.
 
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::answer;
-use crate::event::Event;
+use crate::event::{Event, EventKind};
 use crate::http::auth::Reader;
 use crate::http::browser::wants_page;
 use crate::http::openapi::shapes::WholeSession;
@@ -20,7 +21,7 @@ use crate::http::{Doors, json};
 use crate::ids::{DeviceId, SessionId};
 use crate::problem::{self, Problem};
 use crate::store::{EventFilter, HistoryFilter, Match, SessionRecord, Status, StoreError};
-use crate::supervisor::closeup::CloseUp;
+use crate::supervisor::closeup::{CloseUp, Heartbeats};
 use crate::supervisor::snapshot::SessionView;
 use crate::time::Timestamp;
 
@@ -37,7 +38,7 @@ pub(in crate::http) enum Known {
     Here(Box<CloseUp>),
     /// By another node, in live state.
     Elsewhere(Box<SessionView>),
-    Record(Box<SessionRecord>),
+    Record(Box<SessionRecord>, Option<Heartbeats>),
 }
 
 impl Known {
@@ -45,7 +46,15 @@ impl Known {
         match self {
             Known::Here(seen) => &seen.view.start.device_id,
             Known::Elsewhere(view) => &view.start.device_id,
-            Known::Record(record) => &record.device_id,
+            Known::Record(record, _) => &record.device_id,
+        }
+    }
+
+    /// The `seq` of its end; none while it is not on the record.
+    fn end_seq(&self) -> Option<i64> {
+        match self {
+            Known::Record(record, _) => record.end_seq,
+            Known::Here(_) | Known::Elsewhere(_) => None,
         }
     }
 
@@ -57,7 +66,13 @@ impl Known {
                 json::with_member(view, "socket", &json::text(&seen.socket))
             }
             Known::Elsewhere(view) => json::text(view),
-            Known::Record(record) => json::text(&Record::from((**record).clone())),
+            Known::Record(record, beats) => {
+                let told = json::text(&Record::from((**record).clone()));
+                match beats {
+                    Some(beats) => json::with_member(told, "heartbeats", &json::text(beats)),
+                    None => told,
+                }
+            }
         }
     }
 }
@@ -79,7 +94,7 @@ pub(in crate::http) async fn connection(
     Params::parse(request.query_string(), &[])?;
     let id = session_id(&request)?;
     let known = find(&doors, id).await?;
-    let events = recent_events(&doors, id, known.device_id()).await?;
+    let events = recent_events(&doors, id, &known).await?;
     if wants_page(&request) {
         let of_device = HistoryFilter {
             device_id: Some(Match::Is(known.device_id().to_string())),
@@ -100,7 +115,19 @@ pub(super) async fn find(doors: &Doors, id: SessionId) -> Result<Known, Problem>
     if let Some(seen) = doors.inspector.close_up(id).await {
         return Ok(Known::Here(Box::new(seen)));
     }
-    let record = doors.timed("session", doors.store.session(id)).await?;
+    let record = doors.timed("session", doors.store.session(id)).await;
+    // Only of one that may have begun since the last snapshot a new one is asked for: not of each id that somebody makes
+    // up, nor again and again of one that ended.
+    let may_be_here = match &record {
+        Ok(record) => {
+            record.as_ref().is_some_and(|r| r.status == Status::Active && r.node_id == doors.node_id)
+        }
+        Err(_) => true,
+    };
+    if may_be_here && let Some(seen) = doors.inspector.close_up_now(id).await {
+        return Ok(Known::Here(Box::new(seen)));
+    }
+    let record = record?;
     let Some(record) = record else {
         return Err(Problem::new(StatusCode::NOT_FOUND, format!("there is no session {id}, live or kept"))
             .about("session_id", &id.to_string(), "the id of a session that is live or kept"));
@@ -111,21 +138,43 @@ pub(super) async fn find(doors: &Doors, id: SessionId) -> Result<Known, Problem>
     {
         return Ok(Known::Elsewhere(Box::new(view)));
     }
-    Ok(Known::Record(Box::new(record)))
+    let beats = doors.inspector.beats_of_the_past(id);
+    Ok(Known::Record(Box::new(record), beats))
 }
 
 /// The session's last events, the oldest first.
 pub(super) async fn recent_events(
     doors: &Doors,
     id: SessionId,
+    known: &Known,
+) -> Result<Vec<Arc<Event>>, StoreError> {
+    // A device's sessions follow each other: this one's events come after the end of the one before. Only where that was
+    // told late, by a node that was cut off, may they lie deeper.
+    let device = Some(Match::Is(known.device_id().to_string()));
+    let before = HistoryFilter { device_id: device, before: known.end_seq(), ..HistoryFilter::default() };
+    let before = doors.timed("history", doors.store.history(&before, 1)).await?;
+    let begin = before.first().and_then(|record| record.end_seq).unwrap_or(0);
+    let events = events_after(doors, id, known.device_id(), begin).await?;
+    let whole = begin == 0 || events.len() >= RECENT || has_start(&events);
+    if whole { Ok(events) } else { events_after(doors, id, known.device_id(), 0).await }
+}
+
+fn has_start(events: &[Arc<Event>]) -> bool {
+    events.first().is_some_and(|event| event.kind == EventKind::SessionConnected)
+}
+
+async fn events_after(
+    doors: &Doors,
+    id: SessionId,
     device_id: &DeviceId,
+    begin: i64,
 ) -> Result<Vec<Arc<Event>>, StoreError> {
     let filter = EventFilter {
         device_ids: vec![Match::Is(device_id.to_string())],
         session_id: Some(id),
         ..EventFilter::default()
     };
-    let (mut events, mut after) = (Vec::new(), 0);
+    let (mut events, mut after) = (Vec::new(), begin);
     for _ in 0..MAX_READS {
         // From the store, which finds the events of one device by its index.
         let page = doors.timed("events", doors.store.events(after, &filter, PER_READ)).await?;

@@ -114,6 +114,14 @@ parameters!(
 );
 
 parameters!(
+    /// Which sessions are meant.
+    SessionIds: query("ids", "Ids of sessions: a list with commas.", {
+        const ID: &str = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
+        string().pattern(Some(format!("^{ID}(,{ID}){{0,99}}$")))
+    })
+);
+
+parameters!(
     /// Which of a device's sessions are wanted.
     EndReason: query(
         "reason",

@@ -1,7 +1,5 @@
 //! The table of connections: live ones of the installation, or closed ones of the record.
 
-use actix_web::HttpResponse;
-use actix_web::http::StatusCode;
 use askama::Template;
 
 use super::words::{ago, clock, count, lasting, ms, some_ago, some_ms, state};
@@ -166,7 +164,7 @@ impl Form {
 }
 
 /// The page of live sessions.
-pub(in crate::http) fn live_page(frame: Frame, query: &str, page: &LivePage) -> HttpResponse {
+pub(in crate::http) fn live_page(frame: Frame, query: &str, page: &LivePage) -> String {
     let form = Form::of(query);
     let (next, first) = form.ways(page.next_cursor.as_deref());
     let nodes = page.nodes.iter().map(|part| Node {
@@ -188,7 +186,7 @@ pub(in crate::http) fn live_page(frame: Frame, query: &str, page: &LivePage) -> 
         first,
         form,
     };
-    browser::page(StatusCode::OK, &shown)
+    browser::written(&shown)
 }
 
 fn live(view: &SessionView, now: Timestamp) -> Live {
@@ -214,7 +212,7 @@ fn live(view: &SessionView, now: Timestamp) -> Live {
 }
 
 /// The page of closed sessions.
-pub(in crate::http) fn closed_page(frame: Frame, query: &str, list: &List<Record>) -> HttpResponse {
+pub(in crate::http) fn closed_page(frame: Frame, query: &str, list: &List<Record>) -> String {
     let form = Form::of(query);
     let (next, first) = form.ways(list.next_cursor.as_deref());
     let shown = Connections {
@@ -230,7 +228,7 @@ pub(in crate::http) fn closed_page(frame: Frame, query: &str, list: &List<Record
         first,
         form,
     };
-    browser::page(StatusCode::OK, &shown)
+    browser::written(&shown)
 }
 
 fn ended(record: &Record) -> Ended {

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use actix_web::HttpResponse;
-use actix_web::http::StatusCode;
 use askama::Template;
 
 use super::Frame;
@@ -24,7 +22,10 @@ struct Events {
     newest: i64,
     subscribers: usize,
     lag: i64,
-    events: Vec<Told>,
+    /// Up to where the log was read for this page.
+    scanned: i64,
+    /// None where those that are shown are still the newest.
+    events: Option<Vec<Told>>,
     next: Option<String>,
     first: Option<String>,
 }
@@ -50,18 +51,24 @@ impl Events {
     }
 }
 
+/// How much of the log there is, and how much of it was seen.
+pub(in crate::http) struct LogPlace {
+    pub total: i64,
+    pub scanned: i64,
+}
+
 /// The page of events.
 pub(in crate::http) fn events_page(
     frame: Frame,
     query: &str,
-    events: &[Arc<Event>],
+    events: Option<&[Arc<Event>]>,
     next_cursor: Option<&str>,
-    total: i64,
+    place: LogPlace,
     feed: Standing,
-) -> HttpResponse {
+) -> String {
     let fields: Vec<(String, String)> = serde_urlencoded::from_str(query).unwrap_or_default();
     let with = |cursor: Option<&str>| {
-        let kept = fields.iter().filter(|(name, _)| name != "cursor");
+        let kept = fields.iter().filter(|(name, _)| !["cursor", "since"].contains(&name.as_str()));
         let mut all: Vec<(&str, &str)> = kept.map(|(name, value)| (name.as_str(), value.as_str())).collect();
         all.extend(cursor.map(|cursor| ("cursor", cursor)));
         format!("/debug/events?{}", serde_urlencoded::to_string(all).unwrap_or_default())
@@ -73,14 +80,15 @@ pub(in crate::http) fn events_page(
         first: goes_on.then(|| with(None)),
         kinds: EventKind::ALL.iter().map(|kind| kind.as_str()).collect(),
         reasons: Reason::ALL.iter().map(|reason| reason.as_str()).collect(),
-        total: count(total.max(0).unsigned_abs()),
+        total: count(place.total.max(0).unsigned_abs()),
+        scanned: place.scanned,
         newest: feed.newest,
         subscribers: feed.subscribers,
         lag: feed.slowest_lag,
-        events: events.iter().map(|event| told(event)).collect(),
+        events: events.map(|events| events.iter().map(|event| told(event)).collect()),
         fields,
     };
-    browser::page(StatusCode::OK, &page)
+    browser::written(&page)
 }
 
 fn told(event: &Event) -> Told {

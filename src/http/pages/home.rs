@@ -23,6 +23,7 @@ With `Authorization: Bearer` and a token, or after a login at /login:
   /debug/connections    sessions of the installation, live or ?state=closed
   /debug/events         recent events
   /debug/performance    stalls, queues, store latencies
+  /v1/bans, /v1/audit   who is banned, and who did what
   /v1/events            the event log, as a stream or as pages
   /metrics              Prometheus
 In a browser, this is the dashboard.
@@ -33,7 +34,6 @@ In a browser, this is the dashboard.
 struct Dashboard {
     frame: Frame,
     tiles: [Tile; 8],
-    draining: bool,
 }
 
 /// A number as it was when the page was made; the script renews it.
@@ -60,10 +60,7 @@ pub(in crate::http) async fn home(
     }
     let caller = allowed(&request, Role::Reader).await?;
     let frame = Frame::of(&caller, &doors);
-    Ok(browser::page(
-        StatusCode::OK,
-        &Dashboard { frame, tiles: tiles(&doors), draining: doors.readiness.is_draining() },
-    ))
+    Ok(browser::page(StatusCode::OK, &Dashboard { frame, tiles: tiles(&doors) }))
 }
 
 fn tiles(doors: &Doors) -> [Tile; 8] {

@@ -1,6 +1,7 @@
 //! One session: what is known of it, its heartbeats as a plot and a table, its socket, its events, and what its device held
 //! before.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use actix_web::HttpResponse;
@@ -13,7 +14,7 @@ use crate::event::{Event, RttMs};
 use crate::http::debug::Known;
 use crate::http::record::Record;
 use crate::http::{browser, json};
-use crate::supervisor::closeup::{CloseUp, Heartbeat, Outcome, SocketStats};
+use crate::supervisor::closeup::{CloseUp, Heartbeat, Heartbeats, Outcome, SocketStats};
 use crate::supervisor::snapshot::{SessionView, Source};
 use crate::time::Timestamp;
 
@@ -72,7 +73,10 @@ pub(in crate::http) fn session_page(
     let mut page = match known {
         Known::Here(seen) => here(frame, seen, now),
         Known::Elsewhere(view) => of_view(frame, view, "as its node last wrote it to live state", now),
-        Known::Record(record) => of_record(frame, &Record::from((**record).clone())),
+        Known::Record(record, beats) => {
+            let page = of_record(frame, &Record::from((**record).clone()));
+            beats.iter().fold(page, noted)
+        }
     };
     page.events = events.iter().rev().map(|event| told(event)).collect();
     let others = history.iter().filter(|record| record.session_id.to_string() != page.id);
@@ -81,13 +85,16 @@ pub(in crate::http) fn session_page(
 }
 
 fn here(frame: Frame, seen: &CloseUp, now: Timestamp) -> Session {
-    let beats = &seen.heartbeats;
+    let page = of_view(frame, &seen.view, "by this node", now);
+    Session { socket: seen.socket.as_ref().map(socket).unwrap_or_default(), ..noted(page, &seen.heartbeats) }
+}
+
+fn noted(page: Session, beats: &Heartbeats) -> Session {
     Session {
-        socket: seen.socket.as_ref().map(socket).unwrap_or_default(),
         beats_json: Some(json::text(&beats.items)),
         noted_since: beats.noted_since.map(clock).unwrap_or_default(),
         beats: beats.items.iter().rev().take(BEATS).map(beat).collect(),
-        ..of_view(frame, &seen.view, "by this node", now)
+        ..page
     }
 }
 
@@ -164,13 +171,14 @@ fn of_record(frame: Frame, record: &Record) -> Session {
             Some(value) => facts.push((label, value.to_string())),
         }
     }
+    let addr = end.as_ref().and_then(|end| end.get("remote_addr")?.as_str()?.parse::<SocketAddr>().ok());
     let live = record.disconnected_at.is_none();
     let reason = record.reason.map_or("active", |reason| reason.as_str()).to_owned();
     Session {
         frame,
         id: record.session_id.to_string(),
         device: record.device_id.to_string(),
-        ip: String::new(),
+        ip: addr.map(|addr| addr.ip().to_canonical().to_string()).unwrap_or_default(),
         state: (reason, if live { "good" } else { "" }),
         live,
         held_by: "as the record has it",

@@ -98,3 +98,76 @@ async fn recent_events_come_newest_first() {
     }
     assert_eq!(seen, (1..=1300).rev().map(|n| n * 2).collect::<Vec<_>>());
 }
+
+#[actix_web::test]
+async fn who_is_not_here_costs_no_snapshot() {
+    let live = view(1);
+    let house = house(vec![live.clone()], Limits::default()).await;
+    let ended = house.log.connected("gone");
+    house.log.commit(vec![house.log.start(&ended), house.log.end(&ended, Reason::Kicked)]).await;
+    let asked = async |id: SessionId, times: usize| {
+        let before = house.taken.load(Relaxed);
+        for _ in 0..times {
+            house.get(&format!("/debug/connections/{id}")).await;
+        }
+        house.taken.load(Relaxed) - before
+    };
+    // The last snapshot is renewed once in some seconds, whoever is asked for.
+    for (id, who) in [
+        (live.session_id, "one that the last snapshot shows"),
+        (SessionId::new(), "an id that somebody made up"),
+        (ended.session_id, "one that ended"),
+    ] {
+        let taken = asked(id, 20).await;
+        assert!(taken < 10, "{who}: {taken} snapshots");
+    }
+    // One that has begun since the last snapshot, as the record says.
+    let begun = house.log.connected("begun");
+    house.log.commit(vec![house.log.start(&begun)]).await;
+    assert!(asked(begun.session_id, 1).await >= 1);
+}
+
+#[actix_web::test]
+async fn the_events_of_a_session_are_read_from_where_it_began() {
+    let house = house(vec![], Limits::default()).await;
+    // More than one read gets through.
+    let mut before = Vec::new();
+    for _ in 0..3_000 {
+        let one = house.log.connected("old");
+        before.extend([house.log.start(&one), house.log.end(&one, Reason::ReadError)]);
+    }
+    house.log.commit(before).await;
+    let last = house.log.connected("old");
+    house.log.commit(vec![house.log.start(&last), house.log.end(&last, Reason::Kicked)]).await;
+    let held = house.log.connected("old");
+    house.log.commit(vec![house.log.start(&held)]).await;
+    for (id, seqs_of) in [(last.session_id, vec![6_001, 6_002]), (held.session_id, vec![6_003])] {
+        let reads = house.event_reads();
+        let shown = house.found(&format!("/debug/connections/{id}")).await;
+        assert_eq!(seqs(&shown["events"]), seqs_of);
+        // One that finds them, one that finds the log's end.
+        assert!(house.event_reads() - reads <= 2, "{} reads", house.event_reads() - reads);
+    }
+}
+
+#[actix_web::test]
+async fn who_follows_events_reads_only_what_came_since() {
+    let house = house(vec![], Limits { ring_events: 10, ..Limits::default() }).await;
+    house.record(0..1300).await;
+    let path = "/debug/events?reason=kicked";
+    let whole = house.page(path).await;
+    assert!(whole.contains(r#"id="rows""#) && whole.contains(r#"data-scanned="2600""#), "{whole}");
+    let reads = house.event_reads();
+    assert!(reads > 1, "a rare filter is looked for through all of the log");
+    house.record(1300..1302).await;
+    let since = house.page(&format!("{path}&since=2600")).await;
+    assert!(!since.contains(r#"id="rows""#) && since.contains(r#"data-scanned="2604""#), "{since}");
+    assert!(since.contains("the newest is 2604"), "{since}");
+    assert_eq!(house.event_reads(), reads, "what came since is in memory");
+    let kicked = house.log.connected("other");
+    let writes = vec![house.log.start(&kicked), house.log.end(&kicked, Reason::Kicked)];
+    house.doors.feed.publish(&house.log.commit(writes).await);
+    let found = house.page(&format!("{path}&since=2604")).await;
+    assert!(found.contains(r#"data-key="2606""#) && !found.contains("since="), "{found}");
+    house.refused(&format!("{path}&since=1"), 400).await;
+}

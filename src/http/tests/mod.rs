@@ -7,6 +7,7 @@ mod node_routes;
 mod subscriber;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use actix::{Actor, Context, Handler as Handles};
@@ -44,6 +45,8 @@ const TOKEN: &str = "Bearer the-admin-token";
 struct Shown {
     sessions: Vec<SessionView>,
     published: watch::Sender<Arc<WorkerSnapshot>>,
+    /// Snapshots that were asked for.
+    taken: Arc<AtomicUsize>,
 }
 
 impl Actor for Shown {
@@ -54,6 +57,7 @@ impl Handles<TakeSnapshot> for Shown {
     type Result = ();
 
     fn handle(&mut self, _: TakeSnapshot, _: &mut Context<Self>) {
+        self.taken.fetch_add(1, Relaxed);
         self.published.send_replace(Arc::new(snapshot(self.sessions.clone())));
     }
 }
@@ -68,17 +72,20 @@ impl Handles<LookAt> for Shown {
 }
 
 fn snapshot(sessions: Vec<SessionView>) -> WorkerSnapshot {
-    WorkerSnapshot { taken: Mono::now(), sessions, ..WorkerSnapshot::none(0) }
+    // As of a worker with many sessions, whose last snapshot is good for a while.
+    let took = std::time::Duration::from_secs(1);
+    WorkerSnapshot { taken: Mono::now(), took, sessions, ..WorkerSnapshot::none(0) }
 }
 
-fn inspector(sessions: Vec<SessionView>) -> Inspector {
+fn inspector(sessions: Vec<SessionView>) -> (Inspector, Arc<AtomicUsize>) {
     let (published, window) = watch::channel(Arc::new(snapshot(Vec::new())));
     published.send_replace(Arc::new(snapshot(sessions.clone())));
-    let worker = Shown { sessions, published }.start();
+    let taken = Arc::default();
+    let worker = Shown { sessions, published, taken: Arc::clone(&taken) }.start();
     let inspector = Inspector::default();
     let look = worker.clone().recipient();
     inspector.add(Window { worker: worker.recipient(), look, published: window });
-    inspector
+    (inspector, taken)
 }
 
 fn view(n: usize) -> SessionView {
@@ -154,11 +161,14 @@ struct House {
     doors: web::Data<Doors>,
     admission: Arc<Admission>,
     ended: Arc<Mutex<Vec<ToEnd>>>,
+    /// Snapshots that were asked for.
+    taken: Arc<AtomicUsize>,
 }
 
 async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
     let log = Log::new().await;
-    let feed = log.feed(limits).await;
+    let metrics: Arc<Metrics> = Arc::default();
+    let feed = log.measured_feed(limits, metrics.clone()).await;
     let limits = admission::Limits { sessions: 0, sessions_per_ip: 0, handshakes_per_sec: 0 };
     let admission = Admission::new(limits, Arc::default());
     let ended: Arc<Mutex<Vec<ToEnd>>> = Arc::default();
@@ -173,12 +183,14 @@ async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
         feed: feed.clone(),
         peers: Peers::none(),
         redis: false,
+        drain: Drains.start().recipient(),
     });
+    let (inspector, taken) = inspector(sessions);
     let doors = web::Data::new(Doors {
         node_id: NODE.parse().unwrap(),
         feed,
         store: log.store.clone(),
-        inspector: inspector(sessions),
+        inspector,
         peers: Peers::none(),
         pulse,
         auth: auth::Auth::new(
@@ -189,7 +201,7 @@ async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
         run: watch::channel(log.run()).1,
         ends: Ends(ended.clone()).start().recipient(),
         readiness: Readiness::new(admission.clone(), vec![Probe::new("sql", true, probe)]),
-        metrics: Arc::default(),
+        metrics,
         metrics_public: false,
         acts: acts::Acts {
             book: Book::new(log.store.clone(), None),
@@ -199,7 +211,7 @@ async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
             log_filter: Arc::new(LogFilter::new("info").unwrap()),
         },
     });
-    House { log, doors, admission, ended }
+    House { log, doors, admission, ended, taken }
 }
 
 struct Answer {
@@ -244,6 +256,19 @@ impl House {
         assert_eq!(answer.status.as_u16(), status, "{uri}: {:?}", answer.body);
         assert_eq!(answer.header("content-type"), problem::CONTENT_TYPE, "{uri}");
         answer.json()
+    }
+
+    /// How often the store was read for events.
+    fn event_reads(&self) -> u64 {
+        let metrics = &self.doors.metrics.store_seconds;
+        metrics.with_label_values(&["sql", "events"]).get_sample_count()
+    }
+
+    async fn page(&self, uri: &str) -> String {
+        let get = TestRequest::get().uri(uri).insert_header(("Authorization", TOKEN));
+        let answer = self.send(get.insert_header(("Accept", "text/html"))).await;
+        assert_eq!(answer.status, 200, "{uri}: {:?}", answer.body);
+        String::from_utf8(answer.body.to_vec()).unwrap()
     }
 
     async fn record(&self, devices: std::ops::Range<usize>) {

@@ -163,8 +163,20 @@ pub(super) async fn session(
     conn: &mut AsyncPgConnection,
     id: SessionId,
 ) -> Result<Option<SessionRecord>, StoreError> {
-    let rows = session_records::table.find(id.0).select(SessionRow::as_select()).load(conn).await?;
-    Ok(records(conn, rows).await?.pop())
+    Ok(sessions(conn, &[id]).await?.pop())
+}
+
+pub(super) async fn sessions(
+    conn: &mut AsyncPgConnection,
+    ids: &[SessionId],
+) -> Result<Vec<SessionRecord>, StoreError> {
+    let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
+    let rows = session_records::table
+        .filter(session_records::session_id.eq_any(ids))
+        .select(SessionRow::as_select())
+        .load(conn)
+        .await?;
+    records(conn, rows).await
 }
 
 pub(super) async fn active_of(

@@ -153,6 +153,13 @@ pub(super) fn session(
     row.map(|row| record(conn, row)).transpose()
 }
 
+pub(super) fn sessions(
+    conn: &mut SqliteConnection,
+    ids: &[SessionId],
+) -> Result<Vec<SessionRecord>, StoreError> {
+    ids.iter().filter_map(|id| session(conn, *id).transpose()).collect()
+}
+
 pub(super) fn active_of(
     conn: &mut SqliteConnection,
     devices: &[DeviceId],
