@@ -102,6 +102,7 @@ fn doors(node: &Node, store: Store) -> Doors {
         feed: feed.clone(),
         peers: Peers::none(),
         redis: false,
+        drain: node.drain.clone(),
     });
     Doors {
         node_id: node.run.borrow().node_id.clone(),
