@@ -308,7 +308,7 @@ async fn the_dashboard_is_told_of_each_second_and_of_what_was() {
         }
     })
     .await;
-    assert!(said.starts_with("event: history\ndata: {\"points\":["), "{said}");
+    assert!(said.starts_with("event: history\ndata: {\"node\":\"node-1\",\"points\":["), "{said}");
     let frames: Vec<Value> = said
         .split("\n\n")
         .filter_map(|frame| serde_json::from_str(frame.strip_prefix("event: pulse\ndata: ")?).ok())
