@@ -49,9 +49,12 @@ pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// A subscriber that does not read gives up its place; devices are given a time of their own once admitted.
-fn give_up_in_time(connection: &TcpStream) {
-    if let Err(error) = SockRef::from(connection).set_tcp_user_timeout(Some(SILENCE)) {
+/// An event is sent when it is there, not when the one before it was acknowledged. A subscriber that does not read gives up
+/// its place; devices are given a time of their own once admitted.
+fn prepare(connection: &TcpStream) {
+    let socket = SockRef::from(connection);
+    let prepared = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_user_timeout(Some(SILENCE)));
+    if let Err(error) = prepared {
         log::debug!(error:% = error; "a connection is gone already");
     }
 }
@@ -97,8 +100,7 @@ impl Workers {
                 HttpService::build()
                     .client_request_timeout(head_timeout)
                     .client_disconnect_timeout(Duration::ZERO)
-                    .tcp_nodelay(true)
-                    .on_connect_ext(|connection: &TcpStream, _| give_up_in_time(connection))
+                    .on_connect_ext(|connection: &TcpStream, _| prepare(connection))
                     .upgrade(fn_service(move |(request, connection)| {
                         let upgrades = upgrades.clone();
                         async move {
@@ -136,5 +138,21 @@ impl Workers {
             doors: self.doors.clone(),
             log: RefusalLog::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[actix_rt::test]
+    async fn a_connection_sends_at_once_and_gives_up_in_time() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _there = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (here, _) = listener.accept().await.unwrap();
+        prepare(&here);
+        let socket = SockRef::from(&here);
+        assert!(socket.tcp_nodelay().unwrap());
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(SILENCE));
     }
 }
