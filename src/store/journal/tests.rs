@@ -7,10 +7,11 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::event::{Connected, Disconnected, Meta, RttMs};
-use crate::ids::{BanId, EventId, Incarnation, Run, SessionId};
+use crate::ids::{BanId, EventId, Incarnation, RevocationId, Run, SessionId};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::audit::{Action, Book, Signature};
 use crate::store::bans::{Ban, Target};
+use crate::store::revocations::{Revocation, Tokens};
 use crate::store::{End, Start, Store, Write};
 
 struct File {
@@ -380,6 +381,36 @@ fn what_operators_did_waits_and_is_moved_once() {
         book.note(sign().entry(Action::Drain, "n1", None)).await.unwrap();
         assert_eq!((record.audit_total().await.unwrap(), journal.notes(1).await.unwrap().len()), (151, 0));
         record.close().await;
+        journal.close().await;
+    });
+}
+
+fn revocation(tokens: Tokens) -> Revocation {
+    let (id, at) = (RevocationId::new(), Timestamp(1));
+    Revocation { id, tokens, reason: None, by: "ada".into(), at, until: Some(Timestamp(2)) }
+}
+
+#[test]
+fn the_revocations_that_were_known_are_kept() {
+    let file = File::new();
+    let of_token = |jti: &str| revocation(Tokens::Jti(jti.into()));
+    let (a, b) = (of_token("a"), revocation(Tokens::Device("b".parse().unwrap())));
+    block_on(async {
+        let journal = file.open();
+        assert_eq!(journal.known_revocations().await.unwrap(), []);
+        journal.keep_revocations(vec![a.clone(), b.clone()], vec![]).await.unwrap();
+        journal.keep_revocations(vec![a.clone()], vec![b.id]).await.unwrap();
+        journal.close().await;
+    });
+    block_on(async {
+        let journal = file.open();
+        assert_eq!(journal.known_revocations().await.unwrap(), [a.clone()]);
+        // More than are written in one go.
+        let many: Vec<_> = (0..1_201).map(|n| of_token(&format!("many-{n}"))).collect();
+        journal.keep_revocations(many.clone(), vec![a.id]).await.unwrap();
+        assert_eq!(journal.known_revocations().await.unwrap().len(), many.len());
+        journal.keep_revocations(vec![], many.into_iter().map(|one| one.id).collect()).await.unwrap();
+        assert_eq!(journal.known_revocations().await.unwrap(), []);
         journal.close().await;
     });
 }
