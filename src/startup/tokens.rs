@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use tokio::runtime::Handle;
 
-use crate::config::{Settings, TokenReplay};
+use crate::config::{Database, Settings, TokenReplay};
 use crate::session::once::Once;
 use crate::store::live::Live;
 use crate::token::DeviceTokens;
@@ -43,6 +43,11 @@ pub(super) fn once(settings: &Settings, live: Option<&Live>, aside: &Handle) -> 
         return None;
     }
     let redis = live.and_then(Live::link).cloned();
+    if redis.is_none() && matches!(settings.database(), Database::Postgres(_)) {
+        log::warn!(
+            "LASTPONG_TOKEN_REPLAY=once without REDIS_URL: each node knows only which tokens were used at it"
+        );
+    }
     let once = Arc::new(Once::new(redis, settings.token_replay_away, aside.clone()));
     let telling = once.clone();
     aside.spawn(async move { telling.keep_telling().await });

@@ -138,6 +138,10 @@ async fn no_secret_is_said_however_much_is_said() {
     for path in &paths {
         let page = if path == "/v1/events" { "/v1/events?after=0&limit=1000" } else { path };
         heard.answer(format!("GET {path}"), server.get(page)).await;
+        if path == "/v1/events" {
+            // To a browser it never ends.
+            continue;
+        }
         let html = browser.get(page).await;
         heard.0.push((format!("the page {path}"), html.text().await.unwrap_or_default()));
     }
@@ -165,8 +169,8 @@ async fn no_secret_is_said_however_much_is_said() {
         ("a banned device's token", signature(&refused)),
         ("a password", PASSWORD),
         ("a wrong password", wrong),
-        ("a login", &login),
-        ("a cookie", &cookie),
+        ("a login", login.as_str()),
+        ("a cookie", cookie.as_str()),
         ("the database's password", DATABASE_PASSWORD),
     ];
     heard.lacks(&secrets);

@@ -89,6 +89,9 @@ pub fn mutated(rng: &mut impl rand::Rng, token: &str, others: &[String]) -> Stri
     loop {
         let mut bytes = token.as_bytes().to_vec();
         for _ in 0..rng.random_range(1..4) {
+            if bytes.is_empty() {
+                break;
+            }
             let at = rng.random_range(0..bytes.len());
             match rng.random_range(0..8) {
                 0 => bytes[at] = rng.random(),
@@ -99,7 +102,7 @@ pub fn mutated(rng: &mut impl rand::Rng, token: &str, others: &[String]) -> Stri
                 5 => {
                     let end = rng.random_range(at..bytes.len());
                     let part = bytes[at..=end].to_vec();
-                    bytes.splice(at..at, part);
+                    drop(bytes.splice(at..at, part));
                 }
                 _ => bytes = part_of_another(rng, &bytes, others),
             }
