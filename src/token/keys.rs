@@ -39,14 +39,14 @@ pub struct Key {
 /// Why a set of keys is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    #[error("{0}")]
+    #[error(transparent)]
     File(#[from] io::Error),
     #[error("more than {MAX_FILE_BYTES} bytes")]
     TooLong,
     #[error(
         "not a JWK Set as {{\"keys\":[{{\"kty\":\"OKP\",\"crv\":\"Ed25519\",\"kid\":\"…\",\"x\":\"…\"}}]}}: {0}"
     )]
-    Malformed(#[from] serde_json::Error),
+    Malformed(String),
     #[error("{0} keys, allowed are {MAX_KEYS}")]
     TooMany(usize),
     #[error("key {0}: {1}")]
@@ -157,7 +157,8 @@ fn read(path: &Path) -> Result<Vec<u8>, KeysError> {
 }
 
 fn parse(text: &[u8]) -> Result<HashMap<String, Key>, KeysError> {
-    let set: Set = serde_json::from_slice(text)?;
+    let malformed = |error: serde_json::Error| KeysError::Malformed(error.to_string());
+    let set: Set = serde_json::from_slice(text).map_err(malformed)?;
     if set.keys.len() > MAX_KEYS {
         return Err(KeysError::TooMany(set.keys.len()));
     }
