@@ -82,7 +82,7 @@ pub(super) async fn revoke(
 /// Whatever is wrong is not repeated: it may be a token that was put in the wrong place.
 fn tokens(jti: Option<String>, device_id: Option<String>) -> Result<Tokens, Problem> {
     match (jti, device_id) {
-        (Some(jti), None) if token::is_jti(&jti) => Ok(Tokens::Jti(jti)),
+        (Some(jti), None) if token::is_jti(&jti) && !is_token(&jti) => Ok(Tokens::Jti(jti)),
         (Some(_), None) => Err(Problem::bad_input("jti", "", token::JTI)),
         (None, Some(device)) => match device.parse::<DeviceId>() {
             Ok(device) => Ok(Tokens::Device(device)),
@@ -90,6 +90,11 @@ fn tokens(jti: Option<String>, device_id: Option<String>) -> Result<Tokens, Prob
         },
         _ => Err(Problem::bad_input("jti", "", "either jti or device_id, and not both")),
     }
+}
+
+/// Whether it looks like a whole token: that would be kept, listed and logged, and revoke nothing.
+fn is_token(text: &str) -> bool {
+    text.starts_with("eyJ") && text.split('.').count() == 3
 }
 
 /// The revocations that hold, the newest first

@@ -126,7 +126,8 @@ async fn no_secret_is_said_however_much_is_said() {
         act(&server, Method::POST, "/v1/tokens/revoke", Some(&json!({"jti": "jti-by-header"}))).await;
     assert_eq!(status, 200, "{told}");
     assert_eq!(device.closed().await, Seen::Close(Some(4500)));
-    Events::new().only_end(&server, &device.session_id()).await;
+    let mut events = Events::new();
+    events.wait_for(&server, "its end", |event| event["data"]["reason"] == "token_revoked").await;
     heard.refusal(&server, Ask::with_token(&by_header)).await;
 
     // All that can be looked at, as a program and as a person.
