@@ -145,6 +145,10 @@ uuid_v7!(
     BanId
 );
 uuid_v7!(
+    /// One revocation of tokens.
+    RevocationId
+);
+uuid_v7!(
     /// One entry of the audit.
     AuditId
 );

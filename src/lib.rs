@@ -13,6 +13,7 @@
 //! | [`store`] | the record itself: sessions and the event log, in SQL |
 //! | [`login`] | users: their passwords, and the logins that last |
 //! | [`bans`] | who may not come in |
+//! | [`revoked`] | which tokens are good no more |
 //! | [`feed`] | reading the log: live, from memory, or from the store |
 //! | [`http`] | everyone who asks: subscribers, operators, probes |
 //! | [`startup`] | wires the above, and takes it down in order |
@@ -51,6 +52,7 @@ pub mod protocol;
 pub mod rate;
 pub mod reason;
 pub mod registry;
+pub mod revoked;
 pub mod role;
 pub mod schema;
 pub mod secret;

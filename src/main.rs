@@ -250,7 +250,14 @@ fn token(
     device_type: Option<&DeviceType>,
 ) -> anyhow::Result<()> {
     let (secret, _) = settings.token_secret()?;
-    print(&format!("{}\n", DeviceTokens::new(&secret).mint(device, device_type, ttl)))
+    print(&format!(
+        "{}\n",
+        DeviceTokens::new(&secret).for_audience(settings.token_audience.as_deref()).mint(
+            device,
+            device_type,
+            ttl
+        )
+    ))
 }
 
 /// In the form of a `.env` file, with where each value came from as its comment.

@@ -9,6 +9,7 @@ mod acts;
 mod looks;
 mod stop;
 mod stores;
+mod tokens;
 mod workers;
 
 use std::net::{SocketAddr, TcpListener};
@@ -25,7 +26,7 @@ use tokio::sync::watch;
 use crate::cluster::membership::Membership;
 use crate::cluster::repairs::Repairs;
 use crate::cluster::{membership, notices};
-use crate::config::{Settings, TokenReplay};
+use crate::config::Settings;
 use crate::feed::stream::Relay;
 use crate::feed::{self, Feed, UNKNOWN, tail};
 use crate::http::Doors;
@@ -44,21 +45,20 @@ use crate::registry::batch::Grouping;
 use crate::registry::messages::{Report, ReportRuns, WhenDrained};
 use crate::secret::Secret;
 use crate::session::handshake::Gate;
+use crate::session::once::Once;
 use crate::store::live::Live;
 use crate::supervisor::Inspector;
 use crate::supervisor::admission::{Admission, Limits};
 use crate::supervisor::root::{Registrar, RootSupervisor};
 use crate::supervisor::worker::Uplinks;
 use crate::time::Timestamp;
-use crate::token::{DeviceTokens, UsedTokens};
 use crate::trace;
 
 use stop::StopSignals;
 use stores::Stores;
+use tokens::{Tokens, once};
 use workers::{Workers, listen, raise_file_limit};
 
-/// Tokens remembered as used, at most.
-const USED_TOKENS: usize = 1_000_000;
 /// Sessions recovered in one transaction.
 const RECOVER: usize = 1_000;
 const VITAL_CHECK: Duration = Duration::from_secs(1);
@@ -77,7 +77,7 @@ pub fn serve(
     for name in settings.without_effect() {
         log::warn!("{name} is set but has no effect in this version");
     }
-    let (token_secret, _) = settings.token_secret()?;
+    let tokens = Tokens::open(&settings)?;
     let (admin_token, _) = settings.admin_token()?;
     let stores = Stores::open(&settings)?;
     let listener = listen(settings.bind).with_context(|| format!("cannot listen on {}", settings.bind))?;
@@ -91,7 +91,7 @@ pub fn serve(
         .context("cannot start a thread")?;
     let node = Node {
         settings: Arc::new(settings),
-        token_secret,
+        tokens,
         admin_token,
         stores,
         log_filter,
@@ -105,7 +105,7 @@ pub fn serve(
 
 struct Node {
     settings: Arc<Settings>,
-    token_secret: Secret,
+    tokens: Tokens,
     admin_token: Secret,
     stores: Stores,
     log_filter: Arc<LogFilter>,
@@ -126,6 +126,7 @@ struct Running {
     membership: Option<Addr<Membership>>,
     relay: Option<Relay>,
     projector: Option<Projector>,
+    once: Option<Arc<Once>>,
 }
 
 impl Node {
@@ -237,6 +238,7 @@ impl Node {
             acts: self.acts(&root, &admission),
         });
         doors.pulse.start(&self.aside);
+        self.tokens.follow(&self.aside);
         let mut running = Running {
             root,
             registry,
@@ -248,6 +250,7 @@ impl Node {
             membership: None,
             relay: None,
             projector: None,
+            once: once(settings, live.as_ref(), &self.aside),
         };
         self.join(&mut running, live.as_ref()).await?;
         self.follow_operators(&running).await?;
@@ -354,8 +357,8 @@ impl Node {
         let settings = &self.settings;
         let gate = Arc::new(Gate {
             settings: settings.clone(),
-            tokens: DeviceTokens::new(&self.token_secret),
-            used: (settings.token_replay == TokenReplay::Once).then(|| UsedTokens::new(USED_TOKENS)),
+            tokens: self.tokens.verifier.clone(),
+            once: running.once.clone(),
             admission: running.admission.clone(),
         });
         let uplinks = Uplinks {

@@ -1,13 +1,18 @@
-//! Device tokens: JWTs signed with HS256 over the bytes of one secret, that anyone who holds it may mint.
+//! Device tokens: JWTs that anyone who holds a key may mint, be it the secret that is shared (HS256) or one of which
+//! only the public half is known here ([`keys`]: EdDSA, ES256).
 //!
-//! - Only HS256 is accepted, whatever a token's header says.
+//! - The key says the algorithm, whatever a token's header says. The header says no more than which key: the one that it
+//!   names by `kid`, or the secret. No key, certificate or address that a header brings along is looked at.
+//! - A header that asks for an extension to be understood (`crit`) is refused: none is.
 //! - `exp` is required and holds to the second: a token's end is also its session's, so there is no grace.
 //! - `nbf` may be up to [`LEEWAY`] ahead, because the clock of who minted it may be.
-//! - `aud` is not looked at: one secret belongs to one installation.
+//! - `aud` is looked at where an audience is set: then a token has to name it.
 //! - No error says what the token was.
 
-use std::collections::{BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+pub mod keys;
+mod used;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
@@ -16,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{DeviceId, DeviceType};
 use crate::secret::Secret;
+use keys::KeyFile;
+pub use used::{NotClaimed, UsedTokens};
 
 /// The longest token that is looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 4_096;
@@ -36,7 +43,18 @@ pub struct Claims {
     pub device_type: Option<DeviceType>,
     /// Seconds since the Unix epoch.
     pub expires_at: i64,
+    /// The same: `iat`, or else `nbf`.
+    pub issued_at: Option<i64>,
     pub jti: Option<String>,
+}
+
+/// What is remembered of a session's token: enough to know it again when it is revoked, and no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Proof {
+    /// A keyed hash of its `jti`, with a key of this process; none is 0.
+    pub jti: u64,
+    /// When it was issued, in seconds since the Unix epoch; 0 where it does not say.
+    pub issued: u32,
 }
 
 /// Why a token was refused.
@@ -44,10 +62,16 @@ pub struct Claims {
 pub enum TokenError {
     #[error("the token is longer than {MAX_TOKEN_BYTES} bytes")]
     TooLong,
-    #[error("the token is not a JWT signed with HS256")]
+    #[error("the token is not a JWT that is signed by the algorithm of its key")]
     Malformed,
-    #[error("the token's signature is not of this installation's secret")]
+    #[error("the token's signature is not of its key")]
     BadSignature,
+    #[error("the token's kid names no key of this installation")]
+    UnknownKey,
+    #[error("the token names no key by its kid, and one is asked for")]
+    NoKey,
+    #[error("the token is not for this audience")]
+    WrongAudience,
     #[error("the token has expired")]
     Expired,
     #[error("the token is not valid yet")]
@@ -61,7 +85,10 @@ pub enum TokenError {
 pub struct DeviceTokens {
     signing: EncodingKey,
     verifying: DecodingKey,
-    rules: Validation,
+    /// Whether tokens of the secret are good.
+    of_secret: bool,
+    keys: Option<Arc<KeyFile>>,
+    audience: Option<Arc<str>>,
 }
 
 /// Claims as minted.
@@ -73,6 +100,8 @@ struct Minted<'a> {
     jti: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     device_type: Option<&'a DeviceType>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
 }
 
 /// Claims as they come: others mint them too, so each is looked at on its own.
@@ -80,6 +109,9 @@ struct Minted<'a> {
 struct Given {
     sub: Option<serde_json::Value>,
     exp: Option<serde_json::Value>,
+    iat: Option<serde_json::Value>,
+    nbf: Option<serde_json::Value>,
+    aud: Option<serde_json::Value>,
     jti: Option<serde_json::Value>,
     device_type: Option<serde_json::Value>,
 }
@@ -87,11 +119,18 @@ struct Given {
 impl DeviceTokens {
     pub fn new(secret: &Secret) -> Self {
         let key = secret.expose().as_bytes();
-        let mut rules = Validation::new(Algorithm::HS256);
-        rules.leeway = LEEWAY.as_secs();
-        rules.validate_nbf = true;
-        rules.validate_aud = false;
-        Self { signing: EncodingKey::from_secret(key), verifying: DecodingKey::from_secret(key), rules }
+        let (signing, verifying) = (EncodingKey::from_secret(key), DecodingKey::from_secret(key));
+        Self { signing, verifying, of_secret: true, keys: None, audience: None }
+    }
+
+    /// Takes tokens that these keys signed; and those of the secret only where `of_secret`.
+    pub fn with_keys(self, keys: Arc<KeyFile>, of_secret: bool) -> Self {
+        Self { keys: Some(keys), of_secret, ..self }
+    }
+
+    /// Takes tokens for this audience alone, and mints them so.
+    pub fn for_audience(self, audience: Option<&str>) -> Self {
+        Self { audience: audience.map(Arc::from), ..self }
     }
 
     /// A new token of the device, good from now for `ttl`.
@@ -99,7 +138,7 @@ impl DeviceTokens {
         let iat = unix_now();
         let exp = iat.saturating_add_unsigned(ttl.as_secs()).min(LAST_SECOND);
         let jti = uuid::Uuid::new_v4().to_string();
-        self.sign(&Minted { sub: device, iat, exp, jti, device_type })
+        self.sign(&Minted { sub: device, iat, exp, jti, device_type, aud: self.audience.as_deref() })
     }
 
     pub(crate) fn sign(&self, claims: &impl Serialize) -> String {
@@ -113,10 +152,19 @@ impl DeviceTokens {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(TokenError::TooLong);
         }
-        let given = jsonwebtoken::decode::<Given>(token, &self.verifying, &self.rules)
-            .map_err(|e| refusal(e.kind()))?
-            .claims;
-        let claims = given.check()?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
+        if header.crit.is_some() {
+            return Err(TokenError::Malformed);
+        }
+        let given = match (&self.keys, header.kid) {
+            (Some(keys), Some(kid)) => {
+                let key = keys.get(&kid).ok_or(TokenError::UnknownKey)?;
+                decode(token, &key.verifying, key.algorithm)?
+            }
+            _ if self.of_secret => decode(token, &self.verifying, Algorithm::HS256)?,
+            _ => return Err(TokenError::NoKey),
+        };
+        let claims = given.check(self.audience.as_deref())?;
         if claims.expires_at <= unix_now() {
             return Err(TokenError::Expired);
         }
@@ -124,8 +172,18 @@ impl DeviceTokens {
     }
 }
 
+/// What a token says that this key signed by this algorithm.
+fn decode(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Given, TokenError> {
+    let mut rules = Validation::new(algorithm);
+    rules.leeway = LEEWAY.as_secs();
+    rules.validate_nbf = true;
+    rules.validate_aud = false;
+    let data = jsonwebtoken::decode::<Given>(token, key, &rules).map_err(|e| refusal(e.kind()))?;
+    Ok(data.claims)
+}
+
 impl Given {
-    fn check(self) -> Result<Claims, TokenError> {
+    fn check(self, audience: Option<&str>) -> Result<Claims, TokenError> {
         let bad = |claim, allowed| TokenError::BadClaim { claim, allowed };
         let text = |v: serde_json::Value| v.as_str().map(str::to_owned);
         let device_id = self.sub.and_then(text).and_then(|s| s.parse().ok()).ok_or(BAD_SUB)?;
@@ -141,21 +199,41 @@ impl Given {
         };
         let jti = match self.jti {
             None => None,
-            Some(v) => Some(
-                text(v)
-                    .filter(|s| (1..=MAX_JTI_BYTES).contains(&s.len()))
-                    .ok_or(bad("jti", "a string of 1-128 bytes"))?,
-            ),
+            Some(v) => Some(text(v).filter(|s| is_jti(s)).ok_or(bad("jti", JTI))?),
         };
-        // The cast saturates.
-        Ok(Claims { device_id, device_type, expires_at: (exp as i64).min(LAST_SECOND), jti })
+        if audience.is_some_and(|wanted| !names(self.aud.as_ref(), wanted)) {
+            return Err(TokenError::WrongAudience);
+        }
+        let issued_at = match (self.iat, self.nbf) {
+            (Some(iat), _) => Some(iat.as_f64().ok_or(bad("iat", SECONDS))?),
+            (None, nbf) => nbf.and_then(|v| v.as_f64()),
+        };
+        // The casts saturate.
+        let issued_at = issued_at.map(|at| at as i64);
+        Ok(Claims { device_id, device_type, expires_at: (exp as i64).min(LAST_SECOND), issued_at, jti })
     }
 }
 
+/// Whether `aud` names this audience: it is one, or a list of some (RFC 7519, section 4.1.3).
+fn names(aud: Option<&serde_json::Value>, wanted: &str) -> bool {
+    match aud {
+        Some(serde_json::Value::Array(all)) => all.iter().any(|one| one.as_str() == Some(wanted)),
+        Some(one) => one.as_str() == Some(wanted),
+        None => false,
+    }
+}
+
+/// Whether a token may have this `jti`: then it may also be revoked by it.
+pub fn is_jti(text: &str) -> bool {
+    (1..=MAX_JTI_BYTES).contains(&text.len()) && !text.contains(char::is_control)
+}
+
+/// What [`is_jti`] lets through, in words.
+pub const JTI: &str = "a string of 1-128 bytes without control characters";
+const SECONDS: &str = "a number of seconds since the Unix epoch";
 const BAD_SUB: TokenError =
     TokenError::BadClaim { claim: "sub", allowed: "a device id: 1-128 of [A-Za-z0-9._:@-]" };
-const BAD_EXP: TokenError =
-    TokenError::BadClaim { claim: "exp", allowed: "a number of seconds since the Unix epoch" };
+const BAD_EXP: TokenError = TokenError::BadClaim { claim: "exp", allowed: SECONDS };
 
 fn refusal(kind: &ErrorKind) -> TokenError {
     match kind {
@@ -164,78 +242,13 @@ fn refusal(kind: &ErrorKind) -> TokenError {
         ErrorKind::ImmatureSignature => TokenError::NotYetValid,
         ErrorKind::MissingRequiredClaim(_) => BAD_EXP,
         ErrorKind::InvalidClaimFormat(claim) if claim == "exp" => BAD_EXP,
-        ErrorKind::InvalidClaimFormat(_) => {
-            TokenError::BadClaim { claim: "nbf", allowed: "a number of seconds since the Unix epoch" }
-        }
+        ErrorKind::InvalidClaimFormat(_) => TokenError::BadClaim { claim: "nbf", allowed: SECONDS },
         _ => TokenError::Malformed,
     }
 }
 
 fn unix_now() -> i64 {
     jiff::Timestamp::now().as_second()
-}
-
-/// Why a token may not open a session, where each may open one only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotClaimed {
-    #[error("the token was already used")]
-    AlreadyUsed,
-    #[error("too many tokens are in use, try again later")]
-    Full,
-    #[error("the token has no jti, and each token may be used only once")]
-    NoJti,
-}
-
-/// Which tokens have opened a session, each remembered until its end: for `LASTPONG_TOKEN_REPLAY=once`.
-///
-/// Holds at most as many as it was made for, and refuses further ones rather than forgetting one that could
-/// still be used. What it knows is this process's alone, and is gone with it.
-pub struct UsedTokens {
-    capacity: usize,
-    used: Mutex<Used>,
-}
-
-#[derive(Default)]
-struct Used {
-    ids: HashSet<Arc<str>>,
-    by_end: BTreeSet<(i64, Arc<str>)>,
-}
-
-impl UsedTokens {
-    pub fn new(capacity: usize) -> Self {
-        Self { capacity, used: Mutex::default() }
-    }
-
-    /// Takes the token for one session. `now` is in seconds since the Unix epoch.
-    ///
-    /// # Errors
-    /// A token that was taken before, or has no `jti`; or no place to remember it.
-    pub fn claim(&self, claims: &Claims, now: i64) -> Result<(), NotClaimed> {
-        let jti: Arc<str> = claims.jti.as_deref().ok_or(NotClaimed::NoJti)?.into();
-        // A panic cannot leave it half changed in a way that matters: at worst one id is remembered for good.
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        used.forget_ended(now);
-        if used.ids.contains(&jti) {
-            return Err(NotClaimed::AlreadyUsed);
-        }
-        if used.ids.len() >= self.capacity {
-            return Err(NotClaimed::Full);
-        }
-        used.by_end.insert((claims.expires_at, jti.clone()));
-        used.ids.insert(jti);
-        Ok(())
-    }
-}
-
-impl Used {
-    fn forget_ended(&mut self, now: i64) {
-        while let Some((end, _)) = self.by_end.first()
-            && *end <= now
-            && let Some((_, jti)) = self.by_end.pop_first()
-        {
-            self.ids.remove(&jti);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -64,7 +64,10 @@ impl Upgrades {
     async fn device(&self, request: &Request, connection: Connection) -> std::io::Result<()> {
         let metrics = &self.house.roster.metrics;
         let traced = trace::handshake(traceparent(&request.head().headers));
-        let admitted = self.gate.admit(request.head());
+        let admitted = match self.gate.admit(request.head()) {
+            Ok(admitted) => self.gate.claim(admitted).await,
+            refused => refused,
+        };
         if let Some(traced) = &traced {
             traced.authenticated(admitted.as_ref().err().map(|(outcome, _)| outcome.as_str()));
         }

@@ -136,7 +136,7 @@ impl<'a> World<'a> {
         let key = node.next_key;
         node.next_key += 1;
         node.sockets.insert(key, start.clone());
-        node.facts.push_back(Fact::Arrived { key, start });
+        node.facts.push_back(Fact::Arrived { key, start, proof: Default::default() });
     }
 
     fn pump(&mut self, n: usize) {
@@ -144,9 +144,9 @@ impl<'a> World<'a> {
         let mut effects = Effects::default();
         while let Some(fact) = node.facts.pop_front() {
             match fact {
-                Fact::Arrived { key, start } => {
+                Fact::Arrived { key, start, proof } => {
                     let data = start.data.clone();
-                    node.directory.arrived(start, Seat { worker: 0, key }, &mut effects);
+                    node.directory.arrived(start, Seat { worker: 0, key, proof }, &mut effects);
                     if data.incarnation != node.run.incarnation {
                         node.order_to_end(data.device_id.clone(), data.session_id, &mut effects);
                     }

@@ -7,8 +7,8 @@
 //! - [`notices`] reads in the log what others did to sessions of this node: took a device over, kicked it, declared
 //!   this node lost.
 //! - [`peers`] shows the live sessions of the others to whoever looks at the whole installation.
-//! - [`bans`] follows what operators have banned, and carries it out here; [`audit`] moves what they did meanwhile out of the
-//!   journal.
+//! - [`bans`] follows what operators have banned, [`revocations`] which tokens they revoked, and both carry it out here;
+//!   [`audit`] moves what they did meanwhile out of the journal.
 //!
 //! Nodes do not speak to each other: the record is where they meet. What one decides there in a transaction is so,
 //! whoever is stopped, cut off or slow; the others read it.
@@ -20,6 +20,7 @@ pub mod membership;
 pub mod notices;
 pub mod peers;
 pub mod repairs;
+pub mod revocations;
 pub mod witness;
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub enum Kind {
     /// An IP address and port.
     Address,
     Path,
+    /// A line of at most so many bytes.
+    Text(usize),
     /// A node's name.
     Name,
     /// At least this many bytes.
@@ -62,6 +64,7 @@ impl Kind {
             Kind::OneOf(words) => words.contains(&value),
             Kind::Address => value.parse::<SocketAddr>().is_ok(),
             Kind::Path => !value.is_empty(),
+            Kind::Text(max) => (1..=max).contains(&value.len()) && !value.contains(char::is_control),
             Kind::Name => value.parse::<NodeId>().is_ok(),
             Kind::Secret(min) => value.len() >= min,
             Kind::HeaderSecret(min) => value.len() >= min && value.bytes().all(|b| b.is_ascii_graphic()),
@@ -94,6 +97,7 @@ impl Kind {
             Kind::OneOf(words) => words.join(" or "),
             Kind::Address => "IP:PORT, as 127.0.0.1:8080 or [::1]:8080".into(),
             Kind::Path => "a path".into(),
+            Kind::Text(max) => format!("a line of 1 to {max} bytes"),
             Kind::Name => "1-128 of [A-Za-z0-9._:@-]".into(),
             Kind::Secret(min) => format!("at least {min} bytes"),
             Kind::HeaderSecret(min) => format!("at least {min} printable ASCII characters without a space"),
@@ -203,6 +207,7 @@ mod tests {
                 &["127.0.0.1:0", "[::1]:8080"],
                 &["localhost:80", "127.0.0.1", ":80", "1.2.3.4:70000"],
             ),
+            (Kind::Text(4), &["a b", "é"], &["", "abcde", "a\nb"]),
             (Kind::Name, &["node-1.example"], &["", "a b", "é"]),
             (Kind::Secret(4), &["abcd"], &["abc"]),
             (Kind::HeaderSecret(4), &["ab:d"], &["abc", "ab d", "abcdé"]),

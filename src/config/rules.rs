@@ -22,6 +22,10 @@ impl Settings {
                 format!("at most LASTPONG_MAX_MESSAGE_BYTES, which is {limit}"),
             ));
         }
+        if !self.token_hs256 && self.token_keys.is_none() {
+            let needed = "true, or false once LASTPONG_TOKEN_KEYS is set".to_owned();
+            return Err(self.bad("LASTPONG_TOKEN_HS256", needed));
+        }
         if self.is_local() {
             return Ok(());
         }

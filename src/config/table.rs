@@ -49,6 +49,15 @@ pub enum TokenReplay {
     Once,
 }
 
+/// Whom a token lets in that may be used once, while nobody can say whether it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplayAway {
+    Refuse,
+    /// Each node goes by what it knows itself.
+    Local,
+}
+
 macro_rules! settings {
     ($([$group:literal] $(
         $(#[doc = $doc:literal])+
@@ -213,6 +222,16 @@ settings! {
     "LASTPONG_TOKEN_SECRET" token_secret: Option<Secret> = "", Kind::Secret(32);
     /// Whether a token may open many sessions (allow) or one (once, by its jti).
     "LASTPONG_TOKEN_REPLAY" token_replay: TokenReplay = "allow", Kind::OneOf(&["allow", "once"]);
+    /// With once, while Redis is away: refuse every handshake (503), or go by what each node itself remembers (local),
+    /// so that a token may open one session at each.
+    "LASTPONG_TOKEN_REPLAY_AWAY" token_replay_away: ReplayAway = "refuse", Kind::OneOf(&["refuse", "local"]);
+    /// File of the public keys of others who mint tokens: a JWK Set of Ed25519 (EdDSA) and P-256 (ES256) keys, each
+    /// with the kid that its tokens name. Read anew when it changes. By default none.
+    "LASTPONG_TOKEN_KEYS" token_keys: Option<PathBuf> = "", Kind::Path;
+    /// Whether tokens of LASTPONG_TOKEN_SECRET (HS256) are good; false needs LASTPONG_TOKEN_KEYS.
+    "LASTPONG_TOKEN_HS256" token_hs256: bool = "true", Kind::Flag;
+    /// Whom tokens have to be for, by their aud. By default nobody looks at it.
+    "LASTPONG_TOKEN_AUDIENCE" token_audience: Option<String> = "", Kind::Text(256);
     /// What operators and subscribers show, at least 16 characters. By default made at first start and kept
     /// in admin.token in the data folder.
     "LASTPONG_ADMIN_TOKEN" admin_token: Option<Secret> = "", Kind::HeaderSecret(16);

@@ -11,6 +11,7 @@ use super::auth::Caller;
 use crate::bans::Bans;
 use crate::log_filter::LogFilter;
 use crate::problem::Problem;
+use crate::revoked::Revoked;
 use crate::store::audit::{Action, Book, Entry, Signature};
 use crate::supervisor::messages::Drain;
 
@@ -18,6 +19,7 @@ use crate::supervisor::messages::Drain;
 pub struct Acts {
     pub book: Book,
     pub bans: Arc<Bans>,
+    pub revoked: Arc<Revoked>,
     pub drain: Recipient<Drain>,
     /// Over how long a drain is spread that does not say.
     pub drain_spread: Duration,

@@ -33,6 +33,7 @@ pub mod peer;
 pub(crate) mod query;
 mod record;
 mod sessions;
+mod tokens;
 mod traced;
 
 use std::collections::BTreeMap;
@@ -122,6 +123,8 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         ))
         .service(get_or("/v1/bans", bans::list, [web::post().to(bans::ban_any)], "GET, HEAD, POST"))
         .service(only("/v1/bans/{id}", [web::delete().to(bans::lift)], "DELETE"))
+        .service(only("/v1/tokens/revoke", [web::post().to(tokens::revoke)], "POST"))
+        .service(get("/v1/tokens/revoked", tokens::list))
         .service(get_or(
             "/v1/node/drain",
             node::look,

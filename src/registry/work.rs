@@ -164,6 +164,7 @@ impl Registry {
             events: now.saturating_sub(self.parts.retention),
             audit: now.saturating_sub(self.parts.audit_retention),
             bans: now.saturating_sub(KEPT),
+            revocations: now,
         };
         let batch = self.sweep_batch;
         let sweeps = pages.is_empty();
@@ -237,6 +238,7 @@ struct Past {
     events: Timestamp,
     audit: Timestamp,
     bans: Timestamp,
+    revocations: Timestamp,
 }
 
 /// Deletes what is past retention, and counts what the log keeps. Says how much of that went of which most did.
@@ -244,9 +246,10 @@ async fn sweep(store: &Store, metrics: &Metrics, past: Past, batch: usize) -> Re
     let events = store.expire_events(past.events, batch).await?;
     let audit = store.forget_audit(past.audit, batch).await?;
     let bans = store.forget_bans(past.bans, batch).await?;
+    let revocations = store.forget_revocations(past.revocations, batch).await?;
     let bounds = store.bounds().await?;
     metrics.record.event_log_events.set(bounds.newest - bounds.oldest + 1);
-    Ok(events.max(audit).max(bans))
+    Ok(events.max(audit).max(bans).max(revocations))
 }
 
 /// What may be welcomed: its place in its device's order is known only when it is moved.

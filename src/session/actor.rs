@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 
 use crate::store::Start;
 use crate::supervisor::roster::Child;
+use crate::token::Proof;
 
 use super::house::House;
 use super::life::{Parts, Session};
@@ -28,12 +29,17 @@ pub struct SessionActor {
 
 impl SessionActor {
     /// Puts a session into the roster and starts its actor. A panic of the session's code ends that session.
-    pub fn spawn(house: Rc<House>, start: Start, parts: impl FnOnce(actix::Addr<Self>) -> Parts) {
+    pub fn spawn(
+        house: Rc<House>,
+        start: Start,
+        proof: Proof,
+        parts: impl FnOnce(actix::Addr<Self>) -> Parts,
+    ) {
         let mut ctx = Context::new();
         ctx.set_mailbox_capacity(1);
         let parts = parts(ctx.address());
         let mut session = None;
-        house.roster.join(start, |key| {
+        house.roster.join(start, proof, |key| {
             let child = Rc::new(Session::new(house.clone(), key, parts));
             session = Some(child.clone());
             child

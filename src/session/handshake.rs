@@ -28,12 +28,13 @@ use crate::rate::Rate;
 use crate::store::{Start, Told};
 use crate::supervisor::admission::{Admission, Pass, Refusal};
 use crate::time::{Mono, Now, Timestamp};
-use crate::token::{Claims, DeviceTokens, NotClaimed, UsedTokens};
+use crate::token::{Claims, DeviceTokens, NotClaimed, Proof};
 use crate::trace::{self, TRACEPARENT};
 
 use super::actor::SessionActor;
 use super::house::House;
 use super::life::Parts;
+use super::once::Once;
 use super::socket::Socket;
 
 /// The subprotocol that a browser names beside its token.
@@ -52,13 +53,14 @@ pub struct Gate {
     pub settings: Arc<Settings>,
     pub tokens: DeviceTokens,
     /// Where each token opens one session only.
-    pub used: Option<UsedTokens>,
+    pub once: Option<Arc<Once>>,
     pub admission: Arc<Admission>,
 }
 
 /// Someone who may come in.
 pub struct Admitted {
     claims: Claims,
+    proof: Proof,
     asked: Asked,
     trace_id: Option<String>,
     remote_addr: SocketAddr,
@@ -94,7 +96,12 @@ impl Gate {
         }
         let (token, subprotocol) = token(head.headers())?;
         let claims = self.tokens.verify(token).map_err(|error| unauthorized(error.to_string()))?;
-        if let Some(why) = bans.refuse(&claims.device_id, remote_addr.ip(), now) {
+        let (revoked, device) = (self.admission.revoked(), &claims.device_id);
+        let proof = revoked.proof(&claims);
+        if revoked.refuses(device, proof, now) {
+            return Err(unauthorized("the token was revoked"));
+        }
+        if let Some(why) = bans.refuse(device, remote_addr.ip(), now) {
             return Err(banned(why));
         }
         if let (Some(asked), Some(granted)) = (&asked.device_type, &claims.device_type)
@@ -104,9 +111,8 @@ impl Gate {
             return Err(malformed(Problem::bad_input("device_type", asked.as_str(), &allowed)));
         }
         let pass = self.admission.enter(remote_addr.ip(), Mono::now()).map_err(limited)?;
-        self.claim(&claims)?;
         let trace_id = trace::trace_id(traceparent(head.headers()));
-        Ok(Admitted { claims, asked, trace_id, remote_addr, pass, subprotocol })
+        Ok(Admitted { claims, proof, asked, trace_id, remote_addr, pass, subprotocol })
     }
 
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refused> {
@@ -124,15 +130,22 @@ impl Gate {
         ))
     }
 
-    fn claim(&self, claims: &Claims) -> Result<(), Refused> {
-        let Some(used) = &self.used else { return Ok(()) };
-        let now = Timestamp::now().0 / 1_000_000;
-        used.claim(claims, now).map_err(|error| {
+    /// Takes the token for this session, where each opens only one. Last of all, for it cannot be given back.
+    ///
+    /// # Errors
+    /// The answer to give instead.
+    pub async fn claim(&self, admitted: Admitted) -> Result<Admitted, Refused> {
+        let Some(once) = &self.once else { return Ok(admitted) };
+        let claimed = once.claim(&admitted.claims).await;
+        claimed.map(|()| admitted).map_err(|error| {
             let detail = error.to_string();
             match error {
                 NotClaimed::AlreadyUsed => (Handshake::TokenUsed, Problem::new(StatusCode::CONFLICT, detail)),
                 NotClaimed::NoJti => unauthorized(detail),
-                NotClaimed::Full => (Handshake::Overloaded, Problem::unavailable(detail, RETRY_SECONDS)),
+                NotClaimed::Full | NotClaimed::Away => {
+                    let later = RETRY_SECONDS + rand::random_range(0..=RETRY_SECONDS);
+                    (Handshake::Overloaded, Problem::unavailable(detail, later))
+                }
             }
         })
     }
@@ -177,7 +190,7 @@ impl Admitted {
             told: Told::Now,
         };
         let pass = self.pass;
-        SessionActor::spawn(house.clone(), start, |actor| Parts {
+        SessionActor::spawn(house.clone(), start, self.proof, |actor| Parts {
             start: data,
             connected: now.mono,
             socket,

@@ -11,6 +11,7 @@ mod hearing;
 pub mod house;
 pub mod life;
 mod noted;
+pub mod once;
 pub mod poller;
 pub mod socket;
 pub mod state;

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use crate::cluster::audit;
 use crate::cluster::bans::{BanWatch, Parts};
+use crate::cluster::revocations::{self, RevocationWatch};
 use crate::http::acts::Acts;
 use crate::store::audit::Book;
 use crate::supervisor::admission::Admission;
@@ -19,6 +20,7 @@ impl Node {
         Acts {
             book: Book::new(self.stores.sql.clone(), self.stores.journal.clone()),
             bans: admission.bans().clone(),
+            revoked: admission.revoked().clone(),
             drain: root.clone().recipient(),
             drain_spread: self.settings.drain_spread,
             log_filter: self.log_filter.clone(),
@@ -49,9 +51,32 @@ impl Node {
             }
         }
         self.aside.spawn(bans.run());
+        self.follow_revocations(running).await?;
         self.aside.spawn(audit::keep_moving(acts.book.clone()));
         let log_filter = acts.log_filter.clone();
         self.aside.spawn(async move { log_filter.keep().await });
+        Ok(())
+    }
+
+    /// The same of revoked tokens.
+    async fn follow_revocations(&self, running: &Running) -> anyhow::Result<()> {
+        let mut revocations = RevocationWatch::new(revocations::Parts {
+            store: self.stores.sql.clone(),
+            journal: self.stores.journal.clone(),
+            revoked: running.doors.acts.revoked.clone(),
+            sessions: running.root.clone().recipient(),
+            metrics: running.metrics.clone(),
+        });
+        revocations.remember().await;
+        match revocations.catch_up().await {
+            Ok(()) => {}
+            Err(error) if self.stores.journal.is_none() => return Err(error).context("the revocations"),
+            Err(error) => {
+                log::warn!(error:% = error;
+                    "the revocations cannot be read: those that this node knew last hold until they can");
+            }
+        }
+        self.aside.spawn(revocations.run());
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ pub(super) mod content;
 pub(super) mod faults;
 pub(super) mod order;
 pub(super) mod random;
+pub(super) mod revocations;
 pub(super) mod users;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,8 @@ macro_rules! contract_tests {
             faults: a_failed_batch_leaves_nothing, readers_see_whole_batches, close_finishes_the_work;
             random: random_histories;
             actions: bans_come_and_go, a_ban_ends_by_itself, changes_of_bans_are_numbered, bans_at_once_are_all_told, the_audit_is_paged_and_forgotten;
+            revocations: revocations_are_kept_until_they_are_over, changes_of_revocations_are_numbered,
+                revocations_at_once_are_all_told;
             users: users_come_and_go, a_login_lasts_as_long_as_its_password, logins_end_and_are_bounded;
         );
     };

@@ -13,6 +13,7 @@
 
 pub mod link;
 mod memory;
+pub mod nonces;
 mod redis;
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub(crate) mod heard;
 pub mod journal;
 pub mod live;
 pub mod postgres;
+pub mod revocations;
 mod schema;
 pub mod sqlite;
 pub mod users;

@@ -21,6 +21,7 @@ mod left;
 mod listen;
 mod migrate;
 mod read;
+mod revocations;
 mod rows;
 mod schema;
 mod users;

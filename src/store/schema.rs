@@ -114,6 +114,26 @@ diesel::table! {
 }
 
 diesel::table! {
+    revocations (id) {
+        id -> Text,
+        jti -> Nullable<Text>,
+        device_id -> Nullable<Text>,
+        reason -> Nullable<Text>,
+        revoked_by -> Text,
+        revoked_at -> BigInt,
+        until -> Nullable<BigInt>,
+        rev -> BigInt,
+    }
+}
+
+diesel::table! {
+    revocation_head (id) {
+        id -> BigInt,
+        newest -> BigInt,
+    }
+}
+
+diesel::table! {
     audit (id) {
         id -> Text,
         at -> BigInt,

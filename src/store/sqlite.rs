@@ -10,6 +10,7 @@ mod batch;
 mod heard;
 pub(in crate::store) mod open;
 mod read;
+mod revocations;
 mod rows;
 mod statements;
 mod users;

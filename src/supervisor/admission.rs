@@ -1,4 +1,4 @@
-//! Who may still come in: the node's limits and bans, asked by every worker before an upgrade is answered.
+//! Who may still come in: the node's limits, bans and revoked tokens, asked by every worker before an upgrade is answered.
 //!
 //! A [`Pass`] counts its session for as long as it lives. Nothing here waits, and nothing is recorded.
 
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::bans::Bans;
 use crate::rate::Rate;
+use crate::revoked::Revoked;
 use crate::time::Mono;
 
 /// Facts that may be on their way to the store before newcomers are asked to wait: some seconds of its work.
@@ -33,6 +34,7 @@ pub struct Admission {
     draining: AtomicBool,
     store_away: Arc<AtomicBool>,
     bans: Arc<Bans>,
+    revoked: Arc<Revoked>,
 }
 
 /// Why nobody comes in just now. Each is for the device to wait out.
@@ -72,11 +74,16 @@ impl Admission {
             draining: AtomicBool::new(false),
             store_away,
             bans: Arc::default(),
+            revoked: Arc::default(),
         })
     }
 
     pub fn bans(&self) -> &Arc<Bans> {
         &self.bans
+    }
+
+    pub fn revoked(&self) -> &Arc<Revoked> {
+        &self.revoked
     }
 
     /// A place for one more session from `ip`.

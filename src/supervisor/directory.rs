@@ -21,6 +21,7 @@ use crate::event::Connected;
 use crate::ids::{DeviceId, SessionId};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::{End, Start, Write};
+use crate::token::Proof;
 
 use super::messages::{Command, Order, Seat, ToEnd};
 
@@ -66,7 +67,7 @@ pub struct Effects {
 }
 
 impl Effects {
-    fn order(&mut self, start: &Connected, Seat { worker, key }: Seat, what: Command) {
+    fn order(&mut self, start: &Connected, Seat { worker, key, .. }: Seat, what: Command) {
         self.orders.push((worker as usize, Order { key, session_id: start.session_id, what }));
     }
 }
@@ -143,6 +144,39 @@ impl Directory {
         }
         if let Some((start, seat)) = self.newcomers.get(device) {
             effects.order(&start.data, *seat, what);
+        }
+    }
+
+    /// Whoever is here by a token that `is_revoked` is to end.
+    pub fn to_end_where(
+        &self,
+        is_revoked: impl Fn(&DeviceId, Proof) -> bool,
+        what: Command,
+        effects: &mut Effects,
+    ) {
+        let held = self.holders.iter().map(|(holder, seat)| (&*holder.0, *seat));
+        let waiting = self.newcomers.values().map(|(start, seat)| (&*start.data, *seat));
+        for (start, seat) in held.chain(waiting) {
+            if is_revoked(&start.device_id, seat.proof) {
+                effects.order(start, seat, what);
+            }
+        }
+    }
+
+    /// The same of this device alone.
+    pub fn to_end_of_where(
+        &self,
+        device: &DeviceId,
+        is_revoked: impl Fn(Proof) -> bool,
+        what: Command,
+        effects: &mut Effects,
+    ) {
+        let held = self.holders.get_key_value(device).map(|(holder, seat)| (&*holder.0, *seat));
+        let waiting = self.newcomers.get(device).map(|(start, seat)| (&*start.data, *seat));
+        for (start, seat) in held.into_iter().chain(waiting) {
+            if is_revoked(seat.proof) {
+                effects.order(start, seat, what);
+            }
         }
     }
 

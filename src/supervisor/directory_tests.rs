@@ -63,7 +63,7 @@ pub fn end(start: &Start) -> End {
 fn whoever_is_to_end_is_told_where_it_is_here() {
     let mut directory = Directory::default();
     let (first, second) = (start(1), start(1));
-    let seat = |key| Seat { worker: 0, key };
+    let seat = |key| Seat { worker: 0, key, proof: Default::default() };
     let mut effects = Effects::default();
     directory.arrived(first.clone(), seat(1), &mut effects);
     directory.arrived(second.clone(), seat(2), &mut effects);
@@ -111,7 +111,7 @@ proptest! {
             let mut effects = Effects::default();
             let leaves = match step {
                 Step::Arrive(device) => {
-                    let (start, seat) = (start(device), Seat { worker: 0, key });
+                    let (start, seat) = (start(device), Seat { worker: 0, key, proof: Default::default() });
                     key += 1;
                     facts += 1;
                     there.push((start.clone(), seat));
@@ -156,7 +156,7 @@ proptest! {
 fn only_the_holder_is_welcomed() {
     let mut directory = Directory::default();
     let (first, second) = (start(1), start(1));
-    let seat = |key| Seat { worker: 3, key };
+    let seat = |key| Seat { worker: 3, key, proof: Default::default() };
     let mut effects = Effects::default();
     directory.arrived(first.clone(), seat(1), &mut effects);
     directory.arrived(second.clone(), seat(2), &mut effects);

@@ -9,23 +9,27 @@ use actix::Message;
 
 use crate::ids::{DeviceId, SessionId};
 use crate::reason::{DetectedBy, Reason};
+use crate::revoked::Fresh;
 use crate::store::{End, Start};
 use crate::time::Timestamp;
+use crate::token::Proof;
 
 use super::closeup::CloseUp;
 
-/// Where a session sits: which worker's roster, and under which key.
+/// Where a session sits: which worker's roster, and under which key; and by what token it sits there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seat {
     pub worker: u32,
     pub key: u32,
+    // Here and not in the session, which has no use for it.
+    pub proof: Proof,
 }
 
 /// What happened on a worker.
 #[derive(Debug)]
 pub enum Fact {
     /// A device was let in and waits for its start to be recorded.
-    Arrived { key: u32, start: Start },
+    Arrived { key: u32, start: Start, proof: Proof },
     /// A session ended.
     Ended { end: End },
 }
@@ -87,6 +91,11 @@ pub struct EndDevices {
     pub reason: Reason,
     pub detected_by: DetectedBy,
 }
+
+/// Whoever is here by one of these tokens is to end, as [`Reason::TokenRevoked`]. The answer is how many that are.
+#[derive(Debug, Message)]
+#[rtype(result = "usize")]
+pub struct EndTokens(pub Vec<Fresh>);
 
 /// What is asked of this node's drain. The answer is how it stands then.
 #[derive(Debug, Clone, Copy, Message)]

@@ -6,7 +6,7 @@
 //! A node that was declared lost goes on as another run: what it holds of the old one has been ended on the record by
 //! its peers, so those sessions are ended here too, and their devices return to the new run.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,15 +20,17 @@ use crate::ids::{Incarnation, Run};
 use crate::metrics::Metrics;
 use crate::reason::{DetectedBy, Reason};
 use crate::registry::messages::{Fenced, Reborn, Record, Recorded};
+use crate::revoked::Fresh;
 use crate::store::Write;
 use crate::time::Timestamp;
+use crate::token::Proof;
 
 use super::admission::Admission;
 use super::directory::{Directory, Effects};
 use super::drain::{self, Draining, Pace};
 use super::messages::{
-    Command, CountSessions, Drain, DrainFacts, DrainView, EndDevices, EndSessions, Enlist, Fact, Facts,
-    Order, Orders, Seat, Stopping, ToEnd,
+    Command, CountSessions, Drain, DrainFacts, DrainView, EndDevices, EndSessions, EndTokens, Enlist, Fact,
+    Facts, Order, Orders, Seat, Stopping, ToEnd,
 };
 
 const MAILBOX: usize = 256;
@@ -171,12 +173,16 @@ impl RootSupervisor {
     }
 
     /// How a newcomer is to end at once, where it is.
-    fn turned_away(&self, start: &Connected, now: Timestamp) -> Option<Command> {
+    fn turned_away(&self, start: &Connected, proof: Proof, now: Timestamp) -> Option<Command> {
         if start.incarnation != self.run.borrow().incarnation {
             // Let in by the run that was declared lost meanwhile.
             return Some(Command::End { reason: Reason::NodeLost, detected_by: DetectedBy::Watchdog });
         }
-        // Banned while it was on its way here. Whoever bans looks for sessions after the ban holds: none slips between.
+        // Revoked or banned while it was on its way here. Whoever does that looks for sessions after it holds: none slips
+        // between.
+        if self.admission.revoked().refuses(&start.device_id, proof, now) {
+            return Some(Command::End { reason: Reason::TokenRevoked, detected_by: DetectedBy::Operator });
+        }
         let banned = self.admission.bans().refuse(&start.device_id, start.remote_addr.ip(), now);
         banned.map(|_| Command::End { reason: Reason::Banned, detected_by: DetectedBy::Operator })
     }
@@ -211,9 +217,9 @@ impl Handler<Facts> for RootSupervisor {
         let now = Timestamp::now();
         for fact in facts {
             match fact {
-                Fact::Arrived { key, start } => {
-                    let seat = Seat { worker: worker as u32, key };
-                    match self.turned_away(&start.data, now) {
+                Fact::Arrived { key, start, proof } => {
+                    let seat = Seat { worker: worker as u32, key, proof };
+                    match self.turned_away(&start.data, proof, now) {
                         Some(what) => Directory::turn_away(&start, seat, what, &mut effects),
                         None => self.directory.arrived(start, seat, &mut effects),
                     }
@@ -264,6 +270,34 @@ impl Handler<EndDevices> for RootSupervisor {
         let command = Command::End { reason: what.reason, detected_by: what.detected_by };
         for device in &what.devices {
             self.directory.to_end_all_of(device, command, &mut effects);
+        }
+        let held = effects.orders.len();
+        self.carry_out(effects);
+        held
+    }
+}
+
+impl Handler<EndTokens> for RootSupervisor {
+    type Result = usize;
+
+    fn handle(&mut self, EndTokens(fresh): EndTokens, _: &mut Self::Context) -> usize {
+        let what = Command::End { reason: Reason::TokenRevoked, detected_by: DetectedBy::Operator };
+        let (mut effects, now) = (Effects::default(), Timestamp::now());
+        let revoked = self.admission.revoked();
+        let mut tokens = HashSet::new();
+        for one in fresh {
+            match one {
+                Fresh::Token(jti) => _ = tokens.insert(jti),
+                Fresh::Device(device) => {
+                    // What was issued since then is good.
+                    let refused = |proof| revoked.refuses(&device, proof, now);
+                    self.directory.to_end_of_where(&device, refused, what, &mut effects);
+                }
+            }
+        }
+        if !tokens.is_empty() {
+            let refused = |_: &_, proof: Proof| tokens.contains(&proof.jti);
+            self.directory.to_end_where(refused, what, &mut effects);
         }
         let held = effects.orders.len();
         self.carry_out(effects);

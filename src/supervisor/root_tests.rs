@@ -2,9 +2,10 @@
 //! on arrival, and how drains follow each other.
 
 use super::*;
-use crate::ids::BanId;
+use crate::ids::{BanId, DeviceId, RevocationId};
 use crate::store::Start;
 use crate::store::bans::{Ban, BanChange, Target, network};
+use crate::store::revocations::{Revocation, Tokens};
 use crate::supervisor::admission::Limits;
 use crate::supervisor::directory::tests::{end, start};
 
@@ -91,7 +92,7 @@ fn newcomer(root: &RootSupervisor, device: u8) -> Start {
 }
 
 fn arrive(root: &mut RootSupervisor, start: Start) {
-    let facts = vec![Fact::Arrived { key: 1, start }];
+    let facts = vec![Fact::Arrived { key: 1, start, proof: Default::default() }];
     root.handle(Facts { worker: 0, facts }, &mut Context::new());
 }
 
@@ -128,6 +129,57 @@ async fn whoever_was_banned_on_the_way_here_ends_on_arrival() {
         root.handle(Facts { worker: 0, facts: vec![Fact::Ended { end }] }, &mut Context::new());
         assert_eq!((root.directory.len(), root.admission.backlog()), (held, facts), "it left a trace");
     }
+}
+
+const REVOKED: (Reason, DetectedBy) = (Reason::TokenRevoked, DetectedBy::Operator);
+
+fn revocation(tokens: Tokens, at: Timestamp) -> Revocation {
+    Revocation { id: RevocationId::new(), tokens, reason: None, by: "ada".into(), at, until: None }
+}
+
+/// A newcomer by this token.
+fn arrive_by(root: &mut RootSupervisor, device: u8, proof: Proof) {
+    let facts = vec![Fact::Arrived { key: device.into(), start: newcomer(root, device), proof }];
+    root.handle(Facts { worker: 0, facts }, &mut Context::new());
+}
+
+#[actix::test]
+async fn whoever_comes_by_a_token_that_was_revoked_meanwhile_ends_on_arrival() {
+    let busy = Busy.start();
+    let mut root = root(&busy);
+    let at = Timestamp(50_000_000);
+    let of_device = revocation(Tokens::Device("d1".parse().unwrap()), at);
+    root.admission.revoked().apply(vec![of_device], Timestamp::now());
+    arrive_by(&mut root, 1, Proof { jti: 7, issued: 51 });
+    assert_eq!(told(&root), [], "it was issued later");
+    arrive_by(&mut root, 2, Proof { jti: 7, issued: 50 });
+    assert_eq!(told(&root), [], "it is another's");
+    arrive_by(&mut root, 1, Proof { jti: 7, issued: 50 });
+    assert_eq!(told(&root), [(Reason::Replaced, DetectedBy::Watchdog), REVOKED]);
+}
+
+#[actix::test]
+async fn whoever_is_here_by_a_token_that_is_revoked_ends() {
+    let busy = Busy.start();
+    let mut root = root(&busy);
+    for (device, jti, issued) in [(1, 7, 40), (2, 8, 40), (3, 7, 60), (4, 0, 0), (5, 9, 60), (6, 9, 60)] {
+        arrive_by(&mut root, device, Proof { jti, issued });
+    }
+    // A newcomer that waits for the place of the one before him.
+    arrive_by(&mut root, 6, Proof { jti: 7, issued: 60 });
+    root.workers[0].waiting.clear();
+    let held = root.handle(EndTokens(vec![Fresh::Token(7), Fresh::Token(1)]), &mut Context::new());
+    assert_eq!((held, told(&root)), (3, vec![REVOKED; 3]));
+    let mut keys: Vec<u32> = root.workers[0].waiting.drain(..).map(|order| order.key).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, [1, 3, 6]);
+
+    let devices = ["d2", "d5"].map(|name| name.parse().unwrap());
+    let until = |device: &DeviceId| revocation(Tokens::Device(device.clone()), Timestamp(50_000_000));
+    root.admission.revoked().apply(devices.iter().map(until).collect(), Timestamp::now());
+    let fresh = devices.map(Fresh::Device).into_iter().collect();
+    let held = root.handle(EndTokens(fresh), &mut Context::new());
+    assert_eq!((held, root.workers[0].waiting[0].key), (1, 2), "what was issued later is good");
 }
 
 #[actix::test]

@@ -23,6 +23,7 @@ use crate::ids::SessionId;
 use crate::metrics::{Counted, Metrics};
 use crate::store::{LastHeard, Start};
 use crate::time::{Mono, Now};
+use crate::token::Proof;
 
 use super::admission::Admission;
 use super::clock::{Attended, AttendedClock, Clocks};
@@ -112,7 +113,7 @@ impl Roster {
     }
 
     /// A device was let in: `child` is looked after from here on, and its start goes on the record.
-    pub fn join(&self, start: Start, child: impl FnOnce(u32) -> Rc<dyn Child>) -> u32 {
+    pub fn join(&self, start: Start, proof: Proof, child: impl FnOnce(u32) -> Rc<dyn Child>) -> u32 {
         let (key, due) = {
             let mut seats = self.seats.borrow_mut();
             let vacant = seats.vacant_entry();
@@ -123,7 +124,7 @@ impl Roster {
             (key, due)
         };
         self.enter(key, due);
-        self.tell(Fact::Arrived { key, start });
+        self.tell(Fact::Arrived { key, start, proof });
         key
     }
 

@@ -363,7 +363,7 @@ impl<'a> World<'a> {
             wrong: RefCell::default(),
             worker,
         });
-        let key = self.roster().join(start, |key| {
+        let key = self.roster().join(start, Default::default(), |key| {
             session.key.set(key);
             session.clone()
         });

@@ -102,7 +102,7 @@ async fn signs_of_life_that_find_no_room_are_counted() {
     let mut worker = worker(&metrics);
     let started = start(1);
     let id = started.data.session_id;
-    worker.roster.join(started, |_| Rc::new(Talker(id)));
+    worker.roster.join(started, Default::default(), |_| Rc::new(Talker(id)));
     let refused = || metrics.queue_refused.with_label_values(&["heard"]).get();
     let mut ctx = Context::new();
     let mut rounds = 0;

@@ -92,7 +92,8 @@ pub fn run(options: &SwarmOptions, settings: &Settings) -> Result<Option<Report>
 fn run_herd(plan: &Plan, settings: &Settings, on_pulse: impl FnMut(&Pulse)) -> Result<Tally, SwarmError> {
     let (key, _) = settings.token_secret().map_err(SwarmError::Key)?;
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let herd = herd::Herd::new(plan, DeviceTokens::new(&key), signals()?, &args)?;
+    let tokens = DeviceTokens::new(&key).for_audience(settings.token_audience.as_deref());
+    let herd = herd::Herd::new(plan, tokens, signals()?, &args)?;
     Ok(herd.run(on_pulse)?)
 }
 

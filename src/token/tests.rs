@@ -56,11 +56,19 @@ fn a_minted_token_says_what_it_was_given() {
 
 #[test]
 fn a_foreign_token_with_the_least_is_good() {
-    let least = Claims { device_id: "d".parse().unwrap(), device_type: None, expires_at: soon(), jti: None };
+    let least = Claims {
+        device_id: "d".parse().unwrap(),
+        device_type: None,
+        expires_at: soon(),
+        issued_at: None,
+        jti: None,
+    };
     assert_eq!(signed(json!({"sub": "d", "exp": least.expires_at})), Ok(least.clone()));
-    let more =
-        json!({"sub": "d", "exp": least.expires_at, "aud": ["x"], "iss": "y", "nbf": unix_now(), "z": [1]});
-    assert_eq!(signed(more), Ok(least.clone()));
+    let now = unix_now();
+    let more = json!({"sub": "d", "exp": least.expires_at, "aud": ["x"], "iss": "y", "nbf": now, "z": [1]});
+    assert_eq!(signed(more), Ok(Claims { issued_at: Some(now), ..least.clone() }));
+    let both = json!({"sub": "d", "exp": least.expires_at, "iat": 7.9, "nbf": now});
+    assert_eq!(signed(both), Ok(Claims { issued_at: Some(7), ..least.clone() }));
     assert_eq!(signed(json!({"sub": "d", "exp": least.expires_at as f64 + 0.3})), Ok(least));
     assert_eq!(signed(json!({"sub": "d", "exp": 1e18})).unwrap().expires_at, LAST_SECOND);
 }
@@ -80,6 +88,26 @@ fn only_hs256_is_taken_whatever_the_header_says() {
     // Rightly signed with the secret, but by another of its algorithms.
     assert_eq!(tokens().verify(&signed_as(Algorithm::HS512, &claims)), Err(TokenError::Malformed));
     assert_eq!(tokens().verify(&with_header(&json!({}), &claims, signature)), Err(TokenError::Malformed));
+}
+
+#[test]
+fn an_audience_is_asked_for_where_it_is_set() {
+    let ours = tokens().for_audience(Some("lastpong"));
+    let aud = |aud: Value| {
+        ours.verify(&signed_as(Algorithm::HS256, &json!({"sub": "d", "exp": soon(), "aud": aud})))
+    };
+    for good in [json!("lastpong"), json!(["x", "lastpong"])] {
+        assert!(aud(good.clone()).is_ok(), "{good}");
+    }
+    for bad in
+        [json!("lastpon"), json!("Lastpong"), json!(["x"]), json!([]), json!([["lastpong"]]), json!(null)]
+    {
+        assert_eq!(aud(bad.clone()), Err(TokenError::WrongAudience), "{bad}");
+    }
+    let without = signed_as(Algorithm::HS256, &json!({"sub": "d", "exp": soon()}));
+    assert_eq!(ours.verify(&without), Err(TokenError::WrongAudience));
+    let device: DeviceId = "d".parse().unwrap();
+    assert!(ours.verify(&ours.mint(&device, None, Duration::from_secs(60))).is_ok());
 }
 
 #[test]
@@ -103,6 +131,8 @@ fn a_missing_or_malformed_claim_is_named() {
         (json!({"sub": "d", "exp": "tomorrow"}), "exp"),
         (json!({"sub": "d", "exp": -1}), "exp"),
         (json!({"sub": "d", "exp": soon(), "nbf": "now"}), "nbf"),
+        (json!({"sub": "d", "exp": soon(), "iat": "now"}), "iat"),
+        (json!({"sub": "d", "exp": soon(), "jti": "a\u{0}b"}), "jti"),
         (json!({"exp": soon()}), "sub"),
         (json!({"sub": "", "exp": soon()}), "sub"),
         (json!({"sub": "a b", "exp": soon()}), "sub"),
@@ -152,7 +182,13 @@ fn no_changed_character_is_let_through() {
 }
 
 fn claim_of(jti: &str, expires_at: i64) -> Claims {
-    Claims { device_id: "d".parse().unwrap(), device_type: None, expires_at, jti: Some(jti.into()) }
+    Claims {
+        device_id: "d".parse().unwrap(),
+        device_type: None,
+        expires_at,
+        issued_at: None,
+        jti: Some(jti.into()),
+    }
 }
 
 #[test]

@@ -27,7 +27,7 @@ const ORDER: &[&[&str]] = &[
         "trace",
     ],
     &["store"],
-    &["login", "bans"],
+    &["login", "bans", "revoked"],
     &["feed"],
     &["registry"],
     &["supervisor"],

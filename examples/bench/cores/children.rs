@@ -23,6 +23,7 @@ use lastpong::supervisor::messages::Command;
 use lastpong::supervisor::roster::{Child, Roster};
 use lastpong::supervisor::snapshot::{SessionView, Source};
 use lastpong::time::{Mono, Now};
+use lastpong::token::Proof;
 
 /// What a session has in common with its neighbours on one thread.
 pub struct Devices {
@@ -118,7 +119,7 @@ impl Devices {
         });
         let fact = Start { event_id: EventId::new(), data: start.clone(), after_seq: 0, told: Told::Now };
         let mut made = None;
-        self.roster.join(fact, |key| {
+        self.roster.join(fact, Proof::default(), |key| {
             let patience = self.pace.verdict();
             let own = Own {
                 devices: self.clone(),

@@ -22,6 +22,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::{
     audit, bans, cookie, dashboard, debug, devices, events, health, login, metrics, node, pages, sessions,
+    tokens,
 };
 use crate::problem;
 
@@ -73,6 +74,8 @@ pub(super) async fn document() -> HttpResponse {
         bans::list,
         bans::ban_any,
         bans::lift,
+        tokens::revoke,
+        tokens::list,
         node::look,
         node::begin,
         node::undo,

@@ -206,6 +206,7 @@ async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
         acts: acts::Acts {
             book: Book::new(log.store.clone(), None),
             bans: admission.bans().clone(),
+            revoked: admission.revoked().clone(),
             drain: Drains.start().recipient(),
             drain_spread: std::time::Duration::from_secs(30),
             log_filter: Arc::new(LogFilter::new("info").unwrap()),

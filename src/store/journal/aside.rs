@@ -1,5 +1,5 @@
-//! What the journal keeps beside starts and ends, for a node that has to do without the SQL store: the bans as they were
-//! last told, and what operators did meanwhile.
+//! What the journal keeps beside starts and ends, for a node that has to do without the SQL store: the bans and
+//! revocations as they were last told, and what operators did meanwhile.
 
 use std::collections::HashSet;
 
@@ -8,15 +8,23 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Journal;
-use crate::ids::AuditId;
+use crate::ids::{AuditId, RevocationId};
 use crate::store::StoreError;
 use crate::store::audit::Entry;
 use crate::store::bans::{Ban, Target};
+use crate::store::revocations::Revocation;
 
 diesel::table! {
     known_bans (target) {
         target -> Text,
         ban -> Text,
+    }
+}
+
+diesel::table! {
+    known_revocations (id) {
+        id -> Text,
+        revocation -> Text,
     }
 }
 
@@ -28,7 +36,7 @@ diesel::table! {
     }
 }
 
-/// Bans written in one go: a few milliseconds, so that a start does not wait long behind them.
+/// Bans or revocations written in one go: a few milliseconds, so that a start does not wait long behind them.
 const BANS: usize = 500;
 
 impl Journal {
@@ -81,6 +89,46 @@ impl Journal {
         let gone: Vec<String> = targets.into_iter().filter(|target| !stay.contains(target)).collect();
         self.forget_bans(gone).await?;
         self.keep_bans(bans, Vec::new()).await
+    }
+
+    /// The revocations that were kept.
+    pub async fn known_revocations(&self) -> Result<Vec<Revocation>, StoreError> {
+        self.run(|conn| {
+            let rows: Vec<String> =
+                known_revocations::table.select(known_revocations::revocation).load(conn)?;
+            rows.iter().map(|text| read("a revocation", text)).collect()
+        })
+        .await
+    }
+
+    /// Keeps these revocations, and forgets those that are `gone`.
+    pub async fn keep_revocations(
+        &self,
+        revocations: Vec<Revocation>,
+        gone: Vec<RevocationId>,
+    ) -> Result<(), StoreError> {
+        for part in revocations.chunks(BANS) {
+            let rows = part.iter().map(|revocation| Ok((revocation.id.to_string(), text(revocation)?)));
+            let rows = rows.collect::<Result<Vec<_>, StoreError>>()?;
+            self.run(move |conn| {
+                for (id, revocation) in rows {
+                    let row = (known_revocations::id.eq(id), known_revocations::revocation.eq(revocation));
+                    diesel::replace_into(known_revocations::table).values(row).execute(conn)?;
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        for part in gone.chunks(BANS) {
+            let ids: Vec<String> = part.iter().map(RevocationId::to_string).collect();
+            self.run(move |conn| {
+                let these = known_revocations::table.filter(known_revocations::id.eq_any(ids));
+                diesel::delete(these).execute(conn)?;
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Keeps an entry of the audit until it is moved.

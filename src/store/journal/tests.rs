@@ -7,10 +7,11 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::event::{Connected, Disconnected, Meta, RttMs};
-use crate::ids::{BanId, EventId, Incarnation, Run, SessionId};
+use crate::ids::{BanId, EventId, Incarnation, RevocationId, Run, SessionId};
 use crate::reason::{DetectedBy, Reason};
 use crate::store::audit::{Action, Book, Signature};
 use crate::store::bans::{Ban, Target};
+use crate::store::revocations::{Revocation, Tokens};
 use crate::store::{End, Start, Store, Write};
 
 struct File {
@@ -421,4 +422,34 @@ fn an_entry_that_the_record_will_not_have_holds_up_no_other() {
         diesel::select(diesel::dsl::sql::<BigInt>(&format!("({refused})"))).get_result(&mut conn).unwrap()
     };
     assert_eq!(kept, 120, "what was refused is lost");
+}
+
+fn revocation(tokens: Tokens) -> Revocation {
+    let (id, at) = (RevocationId::new(), Timestamp(1));
+    Revocation { id, tokens, reason: None, by: "ada".into(), at, until: Some(Timestamp(2)) }
+}
+
+#[test]
+fn the_revocations_that_were_known_are_kept() {
+    let file = File::new();
+    let of_token = |jti: &str| revocation(Tokens::Jti(jti.into()));
+    let (a, b) = (of_token("a"), revocation(Tokens::Device("b".parse().unwrap())));
+    block_on(async {
+        let journal = file.open();
+        assert_eq!(journal.known_revocations().await.unwrap(), []);
+        journal.keep_revocations(vec![a.clone(), b.clone()], vec![]).await.unwrap();
+        journal.keep_revocations(vec![a.clone()], vec![b.id]).await.unwrap();
+        journal.close().await;
+    });
+    block_on(async {
+        let journal = file.open();
+        assert_eq!(journal.known_revocations().await.unwrap(), [a.clone()]);
+        // More than are written in one go.
+        let many: Vec<_> = (0..1_201).map(|n| of_token(&format!("many-{n}"))).collect();
+        journal.keep_revocations(many.clone(), vec![a.id]).await.unwrap();
+        assert_eq!(journal.known_revocations().await.unwrap().len(), many.len());
+        journal.keep_revocations(vec![], many.into_iter().map(|one| one.id).collect()).await.unwrap();
+        assert_eq!(journal.known_revocations().await.unwrap(), []);
+        journal.close().await;
+    });
 }

@@ -61,9 +61,9 @@ const FORGET_AUDIT: &str = "
     )";
 
 #[derive(QueryableByName)]
-struct Rev {
+pub(super) struct Rev {
     #[diesel(sql_type = BigInt)]
-    rev: i64,
+    pub rev: i64,
 }
 
 /// Binds what an entry of the audit is made of.
@@ -80,6 +80,7 @@ macro_rules! with_entry {
             .bind::<Text, _>($entry.node.to_string())
     };
 }
+pub(super) use with_entry;
 
 impl PostgresStore {
     pub async fn ban(&self, ban: Ban, entry: Entry) -> Result<i64, StoreError> {

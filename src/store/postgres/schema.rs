@@ -113,6 +113,26 @@ diesel::table! {
 }
 
 diesel::table! {
+    revocations (id) {
+        id -> Uuid,
+        jti -> Nullable<Text>,
+        device_id -> Nullable<Text>,
+        reason -> Nullable<Text>,
+        revoked_by -> Text,
+        revoked_at -> BigInt,
+        until -> Nullable<BigInt>,
+        rev -> BigInt,
+    }
+}
+
+diesel::table! {
+    revocation_head (id) {
+        id -> Integer,
+        newest -> BigInt,
+    }
+}
+
+diesel::table! {
     audit (id) {
         id -> Uuid,
         at -> BigInt,

@@ -198,7 +198,7 @@ fn put(conn: &mut SqliteConnection, ban: &Ban, rev: i64) -> Result<(), StoreErro
     Ok(())
 }
 
-fn note(conn: &mut SqliteConnection, entry: &Entry) -> Result<(), StoreError> {
+pub(super) fn note(conn: &mut SqliteConnection, entry: &Entry) -> Result<(), StoreError> {
     let row = (
         audit::id.eq(entry.id.to_string()),
         audit::at.eq(entry.at.0),

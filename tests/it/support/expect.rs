@@ -25,6 +25,7 @@ const TABLE: &[(&str, &str, &str, Option<u16>)] = &[
     ("rate_limited", "device", "socket", Some(4013)),
     ("replaced", "server", "watchdog", Some(4509)),
     ("token_expired", "server", "watchdog", Some(4005)),
+    ("token_revoked", "server", "operator", Some(4500)),
     ("draining", "server", "watchdog", Some(1001)),
     ("kicked", "operator", "operator", Some(4011)),
     ("banned", "operator", "operator", Some(4503)),

@@ -12,6 +12,8 @@ pub mod fleet;
 pub mod ledger;
 pub mod live;
 pub mod login;
+#[path = "../../support/minter.rs"]
+pub mod minter;
 pub mod net;
 pub mod otlp;
 #[path = "../../support/postgres.rs"]

@@ -7,6 +7,7 @@
 //! - `TEST_DEVICES`, `TEST_ROUNDS`: who contends for a device, and how often.
 //! - `TEST_SHOWN`: sessions that a browser is shown.
 //! - `TEST_IDENTITIES`: devices of as many names and types that come and go.
+//! - `TEST_TRIES`: tokens that are changed by chance and tried.
 //! - `TEST_DEADLINES=1`: the promised times are held too. That needs a release build (`TEST_LASTPONG`) and a machine
 //!   that has nothing else to do; elsewhere they are only said.
 
@@ -35,6 +36,11 @@ pub fn devices() -> usize {
 
 pub fn rounds() -> usize {
     number("TEST_ROUNDS", 4)
+}
+
+/// How often a token is changed and tried on a socket.
+pub fn tries() -> usize {
+    number("TEST_TRIES", 500)
 }
 
 /// At least a few hundred, so that there are more types than are told apart.

@@ -1,0 +1,30 @@
+-- Tokens that are good no more, although they have not expired: one by its id, or all of a device up to a moment.
+
+-- One row for each; one given anew takes the row of the one before, with an id of its own.
+CREATE TABLE revocations (
+    id         UUID   NOT NULL PRIMARY KEY,
+    jti        TEXT COLLATE "C" UNIQUE,
+    -- Whatever tokens of it were issued up to `revoked_at`.
+    device_id  TEXT COLLATE "C" UNIQUE,
+    reason     TEXT,
+    -- Who revoked it, as in `audit.actor`.
+    revoked_by TEXT   NOT NULL,
+    revoked_at BIGINT NOT NULL,
+    -- When the tokens have expired in any case, and the row may be forgotten; NULL is never.
+    until      BIGINT,
+    -- The change that made the row as it is. Whoever changes a row holds that of `revocation_head` until its transaction
+    -- ends: so `rev` is the order of commits, and whoever has read up to one has missed nothing before it.
+    rev        BIGINT NOT NULL,
+    CHECK ((jti IS NULL) <> (device_id IS NULL))
+);
+
+CREATE INDEX revocations_by_rev ON revocations (rev);
+CREATE INDEX revocations_by_end ON revocations (until) WHERE until IS NOT NULL;
+
+-- One row: the last `rev` used. It outlives the row that had it.
+CREATE TABLE revocation_head (
+    id     INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+    newest BIGINT  NOT NULL
+);
+
+INSERT INTO revocation_head (id, newest) VALUES (1, 0);
