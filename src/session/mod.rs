@@ -15,3 +15,4 @@ pub mod poller;
 pub mod socket;
 pub mod state;
 mod tcp;
+mod wire;
