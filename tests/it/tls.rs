@@ -166,7 +166,7 @@ async fn certificates_are_taken_up_without_a_restart_and_sessions_stay() {
     let stream = authority.connect(server.addr, &Client::default()).await.expect("TLS");
     let (mut socket, _) = session(stream, Some(&token("stays"))).await.expect("a session");
 
-    used.become_(&next);
+    used.replace_by(&next);
     eventually("the new certificate", async || (shown().await == new).then_some(())).await;
     is_acknowledged(&mut socket).await;
 
@@ -185,7 +185,7 @@ async fn a_hangup_has_the_files_looked_at_now() {
     let authority = Authority::new();
     let (used, next) = (authority.server("first"), authority.server("second"));
     let server = node(&used, &[("TLS_RELOAD", "1d")]).await;
-    used.become_(&next);
+    used.replace_by(&next);
     server.signal(Signal::HUP);
     eventually("the new certificate", async || {
         let stream = authority.connect(server.addr, &Client::default()).await.expect("TLS");

@@ -150,7 +150,7 @@ impl Issued {
     }
 
     /// Puts the other's files in place of this one's, as who renews a certificate does.
-    pub fn become_(&self, other: &Issued) {
+    pub fn replace_by(&self, other: &Issued) {
         for (from, to) in [(&other.key, &self.key), (&other.cert, &self.cert)] {
             let beside = to.with_extension("new");
             std::fs::copy(from, &beside).expect("copied");
