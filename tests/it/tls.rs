@@ -344,6 +344,9 @@ async fn a_subscriber_follows_within_tls() {
     assert_eq!(json_of(&mut events).await["data"]["reason"], "client_closed");
 }
 
+/// Settings, the exit code, and what is said.
+type Case<'a> = (&'a [(&'a str, &'a str)], i32, &'a str);
+
 #[test]
 fn what_does_not_fit_stops_the_start_with_one_line() {
     let authority = Authority::new();
@@ -354,7 +357,7 @@ fn what_does_not_fit_stops_the_start_with_one_line() {
     let no_key = authority.server("no key");
     std::fs::set_permissions(&no_key.cert, std::fs::Permissions::from_mode(0o600)).expect("set");
     let missing = "/nowhere/at/all.pem";
-    let cases: &[(&[(&str, &str)], i32, &str)] = &[
+    let cases: &[Case] = &[
         (&[("TLS_CERT", cert)], 2, "LASTPONG_TLS_CERT"),
         (&[("TLS_KEY", key)], 2, "LASTPONG_TLS_KEY"),
         (&[("TLS_CLIENT_CA", cert)], 2, "LASTPONG_TLS_CLIENT_CA"),
