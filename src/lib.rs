@@ -22,7 +22,7 @@
 //!
 //! The leaves below them know nothing of each other's state: [`ids`], [`time`], [`reason`], [`event`],
 //! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`log_filter`], [`role`],
-//! [`schema`], [`secret`], [`token`], [`trace`].
+//! [`schema`], [`secret`], [`tls`], [`token`], [`trace`].
 //!
 //! # What holds everywhere
 //!
@@ -31,6 +31,10 @@
 //! - An event is durable before anyone is told of it.
 //! - No deadline passes while this process stands still ([`supervisor::clock`]).
 //! - Every queue is bounded, and counts what it refuses.
+//! - No `unsafe`, but for two calls of the system that have no safe form, each with its reason (`session::tcp`,
+//!   `session::poller`).
+
+#![deny(unsafe_code)]
 
 pub mod bans;
 pub mod breaker;
@@ -62,6 +66,7 @@ pub mod store;
 pub mod supervisor;
 pub mod swarm;
 pub mod time;
+pub mod tls;
 pub mod token;
 pub mod trace;
 pub mod upgrade;

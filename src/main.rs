@@ -3,6 +3,8 @@
 //! Exit codes: 0 done, 1 it failed while running, 2 it was asked wrongly or the settings are wrong. Every failure
 //! is one line on stderr. Nothing is decided here that the library decides.
 
+#![forbid(unsafe_code)]
+
 mod logging;
 mod users;
 
@@ -171,7 +173,7 @@ fn run_swarm(options: &SwarmOptions, settings: &Settings) -> ExitCode {
 }
 
 fn run_watch(options: &WatchOptions, settings: &Settings) -> ExitCode {
-    let here = format!("http://{}", reachable(settings.bind));
+    let here = format!("{}://{}", settings.scheme(), reachable(settings.bind));
     match lastpong::watch::run(options, settings, &here) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -208,8 +210,9 @@ fn print(text: &str) -> anyhow::Result<()> {
 
 fn serve(settings: Settings, log_filter: Arc<LogFilter>) -> anyhow::Result<()> {
     let hints = first_start(&settings)?;
+    let scheme = settings.scheme();
     lastpong::startup::serve(settings, log_filter, |bound| {
-        let line = format!("dashboard: http://{}/\n{hints}", reachable(bound));
+        let line = format!("dashboard: {scheme}://{}/\n{hints}", reachable(bound));
         if let Err(e) = print(&line) {
             log::warn!(error:% = e; "the dashboard's address could not be printed");
         }

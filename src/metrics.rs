@@ -12,6 +12,7 @@
 mod facts;
 mod live;
 mod record;
+mod tls;
 mod window;
 
 use std::collections::HashSet;
@@ -29,6 +30,7 @@ use crate::ids::DeviceType;
 use crate::reason::Reason;
 pub use live::LiveMetrics;
 pub use record::RecordMetrics;
+pub use tls::TlsMetrics;
 pub use window::Standing;
 
 /// Distinct device types that get a label value of their own; those met later are told as `other`.
@@ -75,6 +77,17 @@ words! {
         Overloaded = "overloaded",
         // The device left before its welcome.
         Abandoned = "abandoned",
+    }
+}
+
+words! {
+    /// What became of a TLS handshake.
+    TlsHandshake {
+        Done = "done",
+        Failed = "failed",
+        TimedOut = "timed_out",
+        // It made room for others.
+        Refused = "refused",
     }
 }
 
@@ -149,6 +162,7 @@ pub struct Metrics {
     pub spans: IntCounterVec,
     pub live: LiveMetrics,
     pub record: RecordMetrics,
+    pub tls: TlsMetrics,
 }
 
 impl Default for Metrics {
@@ -255,6 +269,7 @@ impl Metrics {
             spans: counters(r, "lastpong_spans_total", "Spans of traces, by outcome.", &["outcome"]),
             live: LiveMetrics::new(r),
             record: RecordMetrics::new(r),
+            tls: TlsMetrics::new(r),
             device_types: RwLock::default(),
             registry,
         };

@@ -52,6 +52,7 @@ use crate::supervisor::admission::{Admission, Limits};
 use crate::supervisor::root::{Registrar, RootSupervisor};
 use crate::supervisor::worker::Uplinks;
 use crate::time::Timestamp;
+use crate::tls;
 use crate::trace;
 
 use stop::StopSignals;
@@ -76,6 +77,9 @@ pub fn serve(
 ) -> anyhow::Result<()> {
     for name in settings.without_effect() {
         log::warn!("{name} is set but has no effect in this version");
+    }
+    if let Some(files) = tls::Files::of(&settings) {
+        files.check()?;
     }
     let tokens = Tokens::open(&settings)?;
     let (admin_token, _) = settings.admin_token()?;
@@ -231,7 +235,8 @@ impl Node {
                 self.admin_token.clone(),
                 Logins::new(store.clone(), metrics.clone()),
                 Proxies(settings.trusted_proxies.clone()),
-            ),
+            )
+            .over_tls(settings.tls_cert.is_some()),
             readiness: Readiness::new(admission.clone(), self.stores.probes(live.as_ref())),
             metrics: metrics.clone(),
             metrics_public: settings.metrics_public,
@@ -376,6 +381,7 @@ impl Node {
             doors: running.doors.clone(),
             run: running.runs.clone(),
             next: Arc::default(),
+            tls: self.tls(&running.metrics)?,
         };
         workers.listen(listener)
     }

@@ -17,9 +17,7 @@ use actix_web::error::PayloadError;
 use actix_web::web::Data;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, Stream, StreamExt, stream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
 use tokio::time::timeout;
 
 use crate::http::Doors;
@@ -29,9 +27,10 @@ use crate::problem::{self, Problem};
 use crate::role::Role;
 use crate::session::handshake::{Gate, RefusalLog, SUBPROTOCOL, traceparent};
 use crate::session::house::House;
+use crate::tls::Stream as Wire;
 use crate::trace;
 
-type Connection = Framed<TcpStream, Codec>;
+type Connection = Framed<Wire, Codec>;
 
 /// How long a peer may take for the answer to its handshake.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -64,7 +63,7 @@ impl Upgrades {
     async fn device(&self, request: &Request, connection: Connection) -> std::io::Result<()> {
         let metrics = &self.house.roster.metrics;
         let traced = trace::handshake(traceparent(&request.head().headers));
-        let admitted = match self.gate.admit(request.head()) {
+        let admitted = match self.gate.admit(request.head(), connection.io_ref().client()) {
             Ok(admitted) => self.gate.claim(admitted).await,
             refused => refused,
         };
@@ -102,7 +101,7 @@ impl Upgrades {
             Err(problem) => return refuse(connection, &problem).await,
         };
         // The socket's halves are there only after the answer, and what would be refused must be before it.
-        let (give, taken) = tokio::sync::oneshot::channel::<(OwnedReadHalf, BytesMut)>();
+        let (give, taken) = tokio::sync::oneshot::channel::<(ReadHalf<Wire>, BytesMut)>();
         let query = request.uri().query().unwrap_or("").to_owned();
         let over = caller.until_over(self.doors.clone());
         let frames = match events_ws(&self.doors, &query, payload(taken), over).await {
@@ -110,7 +109,7 @@ impl Upgrades {
             Err(problem) => return refuse(connection, &problem).await,
         };
         let (stream, read) = accept(request, connection, false).await?;
-        let (reader, writer) = stream.into_split();
+        let (reader, writer) = split(stream);
         let _ = give.send((reader, read));
         let frames = frames.boxed_local();
         actix_rt::spawn(async move {
@@ -133,7 +132,7 @@ async fn accept(
     request: &Request,
     mut connection: Connection,
     subprotocol: bool,
-) -> std::io::Result<(TcpStream, BytesMut)> {
+) -> std::io::Result<(Wire, BytesMut)> {
     let mut response = handshake_response(request.head());
     if subprotocol {
         response.insert_header((header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL)));
@@ -164,7 +163,7 @@ async fn refuse(mut connection: Connection, problem: &Problem) -> std::io::Resul
 
 /// What a subscriber sends, once its socket is there.
 fn payload(
-    taken: tokio::sync::oneshot::Receiver<(OwnedReadHalf, BytesMut)>,
+    taken: tokio::sync::oneshot::Receiver<(ReadHalf<Wire>, BytesMut)>,
 ) -> impl Stream<Item = Result<Bytes, PayloadError>> {
     stream::once(async move {
         match taken.await {
@@ -189,7 +188,7 @@ fn payload(
 /// Writes a subscriber's frames until there are no more, or it does not take them.
 async fn pump(
     mut frames: impl Stream<Item = Result<Bytes, actix_web::Error>> + Unpin,
-    mut writer: tokio::net::tcp::OwnedWriteHalf,
+    mut writer: WriteHalf<Wire>,
 ) -> std::io::Result<()> {
     while let Some(frame) = frames.next().await {
         let frame = frame.map_err(|error| std::io::Error::other(error.to_string()))?;

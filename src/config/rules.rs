@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::kind::{DATABASES, is_postgres, sqlite_path};
-use super::table::Settings;
+use super::table::{Settings, TlsClients};
 use super::{ConfigError, NOT_SUPPORTED};
 use crate::secret::Secret;
 
@@ -26,6 +26,7 @@ impl Settings {
             let needed = "true, or false once LASTPONG_TOKEN_KEYS is set".to_owned();
             return Err(self.bad("LASTPONG_TOKEN_HS256", needed));
         }
+        self.check_tls()?;
         if self.is_local() {
             return Ok(());
         }
@@ -42,6 +43,21 @@ impl Settings {
         Ok(())
     }
 
+    fn check_tls(&self) -> Result<(), ConfigError> {
+        let without = |name: &'static str, needed: &str| {
+            Err(self.bad(name, format!("{} only together with {needed}", self.value_of(name).escape_debug())))
+        };
+        match (&self.tls_cert, &self.tls_key, &self.tls_client_ca) {
+            (Some(_), None, _) => without("LASTPONG_TLS_CERT", "LASTPONG_TLS_KEY"),
+            (None, Some(_), _) => without("LASTPONG_TLS_KEY", "LASTPONG_TLS_CERT"),
+            (None, None, Some(_)) => without("LASTPONG_TLS_CLIENT_CA", "LASTPONG_TLS_CERT"),
+            (_, _, None) if self.tls_clients != TlsClients::Optional => {
+                without("LASTPONG_TLS_CLIENTS", "LASTPONG_TLS_CLIENT_CA")
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn check_support(&self) -> Result<(), ConfigError> {
         let unsupported = |name: &'static str, allowed: &str| {
             let value = self.value_of(name);
@@ -55,6 +71,11 @@ impl Settings {
             return unsupported("LASTPONG_RESUME_WINDOW", "0s");
         }
         Ok(())
+    }
+
+    /// What its addresses begin with, for HTTP.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls_cert.is_some() { "https" } else { "http" }
     }
 
     /// Whether only this machine can reach it.

@@ -58,6 +58,18 @@ pub enum ReplayAway {
     Local,
 }
 
+/// Who has to show a client certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsClients {
+    /// Nobody: a device may show one in place of a token.
+    Optional,
+    /// Devices, at `/ws`.
+    Devices,
+    /// Everyone: without one the TLS handshake fails.
+    All,
+}
+
 macro_rules! settings {
     ($([$group:literal] $(
         $(#[doc = $doc:literal])+
@@ -249,6 +261,25 @@ settings! {
     /// How long a flapping device is banned; 0s is not at all.
     #[serde(deserialize_with = "duration")]
     "LASTPONG_FLAP_BAN" flap_ban: Duration = "0s", Kind::Duration(ms(0), ms(365 * DAY)), later;
+
+    ["TLS"]
+    /// Certificate chain of the listener in PEM, its own first. When set, everything is within TLS (1.2 or 1.3). A change
+    /// of the file is taken up without a restart. By default none: then a proxy has to speak TLS.
+    "LASTPONG_TLS_CERT" tls_cert: Option<PathBuf> = "", Kind::Path;
+    /// The certificate's private key in PEM, without a passphrase, in a file that not everyone may read.
+    "LASTPONG_TLS_KEY" tls_key: Option<PathBuf> = "", Kind::Path;
+    /// Authorities in PEM whose client certificates are accepted: who shows one with the URI urn:lastpong:device:ID, or
+    /// else with the common name ID, is that device. By default none is asked for.
+    "LASTPONG_TLS_CLIENT_CA" tls_client_ca: Option<PathBuf> = "", Kind::Path;
+    /// Who has to show a client certificate: nobody, since a token will do (optional), devices at /ws (devices), or
+    /// whoever connects, also operators and probes (all).
+    "LASTPONG_TLS_CLIENTS" tls_clients: TlsClients = "optional", Kind::OneOf(&["optional", "devices", "all"]);
+    /// How often the files are looked at for a change; SIGHUP has them looked at now.
+    #[serde(deserialize_with = "duration")]
+    "LASTPONG_TLS_RELOAD" tls_reload: Duration = "1m", Kind::Duration(ms(100), ms(DAY));
+    /// The most TLS handshakes under way at once; the oldest makes room for one more. Each may take as long as
+    /// LASTPONG_HANDSHAKE_TIMEOUT.
+    "LASTPONG_MAX_TLS_HANDSHAKES" max_tls_handshakes: usize = "512", Kind::Count(1, 100_000);
 
     ["Traces"]
     /// Where traces are sent by OTLP (HTTP, protobuf): the address before /v1/traces, as http://127.0.0.1:4318. What

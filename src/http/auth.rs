@@ -34,6 +34,8 @@ pub struct Auth {
     token: Secret,
     pub logins: Logins,
     pub proxies: Proxies,
+    /// This node speaks TLS itself.
+    tls: bool,
 }
 
 /// Someone who is known.
@@ -54,7 +56,17 @@ struct Proof {
 impl Auth {
     /// An empty token opens nothing.
     pub fn new(token: Secret, logins: Logins, proxies: Proxies) -> Self {
-        Self { token, logins, proxies }
+        Self { token, logins, proxies, tls: false }
+    }
+
+    /// The same on a node that speaks TLS itself, or does not.
+    pub fn over_tls(self, tls: bool) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Whether who sends this speaks TLS, to this node or to a proxy that says so.
+    pub(super) fn is_over_tls(&self, head: &RequestHead) -> bool {
+        self.tls || self.proxies.peer(head).is_some_and(|peer| peer.tls)
     }
 
     /// Who asks, if his role is enough.

@@ -117,7 +117,7 @@ pub(super) async fn login(
     let next = next(given.next.as_deref()).to_owned();
     match attempt(&request, &doors, given, LoginKind::Cookie).await {
         Ok(opened) => {
-            let tls = doors.auth.proxies.peer(request.head()).is_some_and(|peer| peer.tls);
+            let tls = doors.auth.is_over_tls(request.head());
             let mut response = match wants_page(&request) {
                 true => sent_on(&next),
                 false => HttpResponse::Ok(),
@@ -157,7 +157,7 @@ pub(super) async fn logout(request: HttpRequest, doors: web::Data<Doors>) -> Res
         browser::same_origin(request.head())?;
         doors.auth.logins.end(&token).await?;
     }
-    let tls = doors.auth.proxies.peer(request.head()).is_some_and(|peer| peer.tls);
+    let tls = doors.auth.is_over_tls(request.head());
     let mut response = match wants_page(&request) {
         true => sent_on("/login"),
         false => HttpResponse::NoContent(),

@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 use actix::Recipient;
 use actix_web::dev::Handler;
-use actix_web::middleware::from_fn;
+use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{FromRequest, HttpRequest, HttpResponse, Resource, Responder, Route, web};
 use tokio::sync::watch;
 use utoipa::IntoResponses;
@@ -136,7 +136,9 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         .service(get("/ws", devices_upgrade))
         .service(get("/v1/events/ws", subscribers_upgrade))
         .default_service(web::to(unknown_route));
-    cfg.service(all.wrap(from_fn(browser::pages)).wrap(from_fn(traced::traced)));
+    // What a device says of itself is never taken for a page or a script, whatever it looks like.
+    let as_told = DefaultHeaders::new().add(("X-Content-Type-Options", "nosniff"));
+    cfg.service(all.wrap(from_fn(browser::pages)).wrap(as_told).wrap(from_fn(traced::traced)));
 }
 
 fn get<F, Args>(path: &str, handler: F) -> Resource

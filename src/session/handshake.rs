@@ -16,10 +16,9 @@ use actix_http::ws::{HandshakeError, verify_handshake};
 use actix_web::http::StatusCode;
 use actix_web::http::header::HeaderValue;
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 
 use crate::bans::Banned;
-use crate::config::Settings;
+use crate::config::{Settings, TlsClients};
 use crate::event::{Connected, Meta};
 use crate::ids::{DeviceType, EventId, SessionId};
 use crate::metrics::Handshake;
@@ -28,6 +27,7 @@ use crate::rate::Rate;
 use crate::store::{Start, Told};
 use crate::supervisor::admission::{Admission, Pass, Refusal};
 use crate::time::{Mono, Now, Timestamp};
+use crate::tls::{Client, NoDevice, Stream};
 use crate::token::{Claims, DeviceTokens, NotClaimed, Proof};
 use crate::trace::{self, TRACEPARENT};
 
@@ -60,6 +60,8 @@ pub struct Gate {
 /// Someone who may come in.
 pub struct Admitted {
     claims: Claims,
+    /// Not by its certificate alone.
+    by_token: bool,
     proof: Proof,
     asked: Asked,
     trace_id: Option<String>,
@@ -80,11 +82,15 @@ pub(crate) struct Asked {
 type Refused = (Handshake, Problem);
 
 impl Gate {
-    /// Whether this request opens a session.
+    /// Whether this request opens a session; `shown` is what a client certificate says of who sends it.
     ///
     /// # Errors
     /// The answer to give instead.
-    pub fn admit(&self, head: &RequestHead) -> Result<Admitted, Refused> {
+    pub fn admit(
+        &self,
+        head: &RequestHead,
+        shown: Result<Option<Client>, NoDevice>,
+    ) -> Result<Admitted, Refused> {
         let malformed = |problem| (Handshake::Malformed, problem);
         verify_handshake(head).map_err(|error| malformed(not_a_handshake(error)))?;
         let asked = Asked::parse(head.uri.query().unwrap_or("")).map_err(malformed)?;
@@ -95,7 +101,7 @@ impl Gate {
             return Err(banned(why));
         }
         let (token, subprotocol) = token(head.headers())?;
-        let claims = self.tokens.verify(token).map_err(|error| unauthorized(error.to_string()))?;
+        let claims = self.who(token, shown)?;
         let (revoked, device) = (self.admission.revoked(), &claims.device_id);
         let proof = revoked.proof(&claims);
         if revoked.refuses(device, proof, now) {
@@ -112,7 +118,35 @@ impl Gate {
         }
         let pass = self.admission.enter(remote_addr.ip(), Mono::now()).map_err(limited)?;
         let trace_id = trace::trace_id(traceparent(head.headers()));
-        Ok(Admitted { claims, proof, asked, trace_id, remote_addr, pass, subprotocol })
+        let by_token = token.is_some();
+        Ok(Admitted { claims, by_token, proof, asked, trace_id, remote_addr, pass, subprotocol })
+    }
+
+    /// By token, by certificate, or by both: then they say the same, and the session lasts as long as both do.
+    fn who(&self, token: Option<&str>, shown: Result<Option<Client>, NoDevice>) -> Result<Claims, Refused> {
+        let client = shown.map_err(|error| unauthorized(error.to_string()))?;
+        if client.is_none() && self.settings.tls_clients != TlsClients::Optional {
+            return Err(unauthorized("a device has to show a client certificate here"));
+        }
+        if client.as_ref().is_some_and(|client| client.expires_at <= Timestamp::now().0 / 1_000_000) {
+            return Err(unauthorized("the client certificate has expired"));
+        }
+        let claims = token.map(|token| self.tokens.verify(token)).transpose();
+        match (claims.map_err(|error| unauthorized(error.to_string()))?, client) {
+            (Some(claims), None) => Ok(claims),
+            (Some(claims), Some(client)) if claims.device_id == client.device_id => {
+                Ok(Claims { expires_at: claims.expires_at.min(client.expires_at), ..claims })
+            }
+            (Some(_), Some(_)) => {
+                Err(unauthorized("the token is of another device than the client certificate"))
+            }
+            (None, Some(Client { device_id, issued_at, expires_at })) => {
+                Ok(Claims { device_id, device_type: None, expires_at, issued_at: Some(issued_at), jti: None })
+            }
+            (None, None) => Err(unauthorized(
+                "no token: send `Authorization: Bearer TOKEN`, or offer the subprotocols `lastpong.v1, token.TOKEN`",
+            )),
+        }
     }
 
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refused> {
@@ -135,7 +169,7 @@ impl Gate {
     /// # Errors
     /// The answer to give instead.
     pub async fn claim(&self, admitted: Admitted) -> Result<Admitted, Refused> {
-        let Some(once) = &self.once else { return Ok(admitted) };
+        let Some(once) = self.once.as_ref().filter(|_| admitted.by_token) else { return Ok(admitted) };
         let claimed = once.claim(&admitted.claims).await;
         claimed.map(|()| admitted).map_err(|error| {
             let detail = error.to_string();
@@ -159,7 +193,7 @@ impl Admitted {
     pub fn begin(
         self,
         house: &Rc<House>,
-        stream: TcpStream,
+        stream: Stream,
         read: BytesMut,
         traced: Option<trace::Handshake>,
     ) -> std::io::Result<()> {
@@ -274,8 +308,8 @@ fn banned(why: Banned) -> Refused {
     (Handshake::Banned, Problem::new(StatusCode::FORBIDDEN, why.to_string()))
 }
 
-/// The token, from the header or the subprotocols, and whether our subprotocol was offered.
-fn token(headers: &HeaderMap) -> Result<(&str, bool), Refused> {
+/// The token, from the header or the subprotocols, where there is one; and whether our subprotocol was offered.
+fn token(headers: &HeaderMap) -> Result<(Option<&str>, bool), Refused> {
     let offered = headers
         .get_all(header::SEC_WEBSOCKET_PROTOCOL)
         .filter_map(|value| value.to_str().ok())
@@ -285,16 +319,15 @@ fn token(headers: &HeaderMap) -> Result<(&str, bool), Refused> {
         ours |= name == SUBPROTOCOL;
         from_browser = from_browser.or(name.strip_prefix(TOKEN_PREFIX));
     }
-    let token = match headers.get(header::AUTHORIZATION) {
-        Some(value) => value.to_str().ok().and_then(bearer).ok_or_else(|| {
-            unauthorized("the Authorization header is not of the form `Bearer TOKEN`")
-        })?,
-        None => from_browser.ok_or_else(|| {
-            unauthorized(
-                "no token: send `Authorization: Bearer TOKEN`, or offer the subprotocols `lastpong.v1, token.TOKEN`",
-            )
-        })?,
-    };
+    let token =
+        match headers.get(header::AUTHORIZATION) {
+            Some(value) => {
+                Some(value.to_str().ok().and_then(bearer).ok_or_else(|| {
+                    unauthorized("the Authorization header is not of the form `Bearer TOKEN`")
+                })?)
+            }
+            None => from_browser,
+        };
     Ok((token, ours))
 }
 

@@ -16,3 +16,4 @@ pub mod poller;
 pub mod socket;
 pub mod state;
 mod tcp;
+mod wire;

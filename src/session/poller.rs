@@ -55,6 +55,7 @@ impl Poller {
     ///
     /// # Errors
     /// The system has no room for another epoll.
+    #[expect(unsafe_code, reason = "tokio has no safe form of this left")]
     pub fn start() -> io::Result<Rc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         // SAFETY: an `OwnedFd` stays the same open file as long as it is owned, which is as long as the `AsyncFd` is.

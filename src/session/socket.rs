@@ -7,18 +7,20 @@
 //!   to ping it or to end it.
 
 use std::cell::{Cell, RefCell};
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io;
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use socket2::SockRef;
 
 use super::frames::{self, Decoder, Frame, FrameLimits, Inbound, Violation};
 use super::poller::{Owner, Place, Poller};
 use super::tcp;
+use super::wire::{NotSent, Taken, Wire, is_for_later};
 use crate::supervisor::closeup::SocketStats;
+use crate::tls::Stream;
 
 /// The most bytes taken from a socket in one go.
 const SCRATCH: usize = 16 * 1024;
@@ -54,9 +56,9 @@ pub enum Gone {
 
 impl Gone {
     fn by(error: &io::Error) -> Self {
-        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData};
         match error.kind() {
-            ConnectionReset | ConnectionAborted | BrokenPipe => Self::ByPeer,
+            ConnectionReset | ConnectionAborted | BrokenPipe | InvalidData => Self::ByPeer,
             _ => Self::NoProgress,
         }
     }
@@ -68,18 +70,24 @@ pub struct OverBound;
 
 /// A taken-over connection.
 pub struct Socket {
-    stream: TcpStream,
+    wire: Wire,
     poller: Rc<Poller>,
     /// Where its owner is told of what comes in.
     place: Cell<Option<Place>>,
     incoming: RefCell<Incoming>,
-    /// Output that the kernel did not take yet; none where there is none.
-    waiting: RefCell<Option<Box<BytesMut>>>,
     bound: u32,
     /// A write failed so.
     broken: Cell<Option<Gone>>,
-    /// The last frame was given; the write side is shut when what waits is sent.
-    finishing: Cell<bool>,
+    last: Cell<Last>,
+}
+
+/// Whether the last frame was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    Open,
+    /// The write side is shut when what waits is sent.
+    Given,
+    Sent,
 }
 
 /// What comes in.
@@ -102,11 +110,12 @@ pub struct Limits {
 impl Socket {
     /// `read` is what came after the handshake and was read with it. Nothing is read before [`listen`](Self::listen).
     pub fn new(
-        stream: tokio::net::TcpStream,
+        stream: impl Into<Stream>,
         read: BytesMut,
         limits: Limits,
         poller: Rc<Poller>,
     ) -> io::Result<Self> {
+        let (stream, tls) = stream.into().into_parts();
         let stream = stream.into_std()?;
         let socket = SockRef::from(&stream);
         socket.set_tcp_nodelay(true)?;
@@ -114,14 +123,13 @@ impl Socket {
         socket.set_tcp_user_timeout(Some(limits.no_progress))?;
         let incoming = Incoming { decoder: Decoder::new(limits.frames, read), discarding: false };
         Ok(Self {
-            stream,
+            wire: Wire::new(stream, tls),
             poller,
             place: Cell::new(None),
             incoming: RefCell::new(incoming),
-            waiting: RefCell::default(),
             bound: limits.output,
             broken: Cell::new(None),
-            finishing: Cell::new(false),
+            last: Cell::new(Last::Open),
         })
     }
 
@@ -130,7 +138,7 @@ impl Socket {
     /// # Errors
     /// The system can watch no more sockets.
     pub fn listen(&self, owner: Rc<dyn Owner>) -> io::Result<()> {
-        self.place.set(Some(self.poller.watch(&self.stream, owner.clone())?));
+        self.place.set(Some(self.poller.watch(self.wire.stream(), owner.clone())?));
         owner.on_ready();
         Ok(())
     }
@@ -147,10 +155,10 @@ impl Socket {
     /// Sends a frame, usually a close, as the last, whatever waits before it; then no more output is taken.
     pub fn send_last(&self, frame: Frame<'_>) {
         let _ = self.send_within(usize::MAX, frame);
-        self.finishing.set(true);
-        if self.waiting.borrow().is_none() {
-            self.shut_writing();
+        if self.last.get() == Last::Open {
+            self.last.set(Last::Given);
         }
+        self.finish();
     }
 
     fn send_within(&self, bound: usize, frame: Frame<'_>) -> Result<(), OverBound> {
@@ -162,57 +170,38 @@ impl Socket {
     }
 
     fn send_bytes(&self, bound: usize, bytes: &[u8]) -> Result<(), OverBound> {
-        if self.finishing.get() || self.broken.get().is_some() {
+        if self.last.get() != Last::Open || self.broken.get().is_some() {
             return Ok(());
         }
-        let mut waiting = self.waiting.borrow_mut();
-        let mut sent = 0;
-        if waiting.is_none() {
-            match uninterrupted(|| (&self.stream).write(bytes)) {
-                Ok(n) => sent = n,
-                Err(error) if is_for_later(&error) => {}
-                Err(error) => {
-                    self.broken.set(Some(Gone::by(&error)));
-                    self.remind();
-                    return Ok(());
-                }
+        match self.wire.send(bytes, bound) {
+            Ok(()) => Ok(()),
+            Err(NotSent::OverBound) => Err(OverBound),
+            Err(NotSent::Broken(error)) => {
+                self.broken.set(Some(Gone::by(&error)));
+                self.remind();
+                Ok(())
             }
         }
-        let rest = &bytes[sent..];
-        if rest.is_empty() {
-            return Ok(());
-        }
-        let over = waiting.as_ref().map_or(0, |waiting| waiting.len()) + rest.len() > bound;
-        if !over || sent > 0 {
-            waiting.get_or_insert_default().extend_from_slice(rest);
-        }
-        if over { Err(OverBound) } else { Ok(()) }
     }
 
     /// Has its owner told again of what there is: something that it left unread, or that the connection broke.
     pub fn remind(&self) {
         if let Some(place) = self.place.get() {
-            self.poller.remind(&self.stream, place);
+            self.poller.remind(self.wire.stream(), place);
         }
     }
 
     /// Moves waiting output on.
     fn flush(&self) {
-        let mut held = self.waiting.borrow_mut();
-        let Some(waiting) = held.as_mut() else { return };
-        match uninterrupted(|| (&self.stream).write(waiting)) {
-            Ok(n) => waiting.advance(n),
-            Err(error) if is_for_later(&error) => {}
-            Err(error) => {
-                self.broken.set(Some(Gone::by(&error)));
-                waiting.clear();
-            }
+        if let Err(error) = self.wire.flush() {
+            self.broken.set(Some(Gone::by(&error)));
         }
-        if waiting.is_empty() {
-            *held = None;
-            if self.finishing.get() {
-                self.shut_writing();
-            }
+        self.finish();
+    }
+
+    fn finish(&self) {
+        if self.last.get() == Last::Given && self.wire.finish() {
+            self.last.set(Last::Sent);
         }
     }
 
@@ -226,22 +215,21 @@ impl Socket {
             if scratch.len() < SCRATCH / 2 {
                 scratch.resize(SCRATCH, 0);
             }
-            let read = uninterrupted(|| (&self.stream).read(scratch))?;
-            let filled = read == scratch.len();
-            let answer = incoming.answer(&scratch[..read]);
+            let Taken::Bytes(read, more) = self.wire.read(scratch)? else { return Ok(None) };
+            let answer = if more { None } else { incoming.answer(&scratch[..read]) };
             if answer.is_none() && !incoming.discarding {
                 incoming.decoder.feed(scratch.split_to(read));
             }
-            io::Result::Ok((read, filled, answer))
+            io::Result::Ok(Some((more, answer)))
         });
         // What a write has learned tells more than the end of the stream, which is all that reading sees then.
         let gone = |by_read| Received::Gone(self.broken.get().unwrap_or(by_read));
         match read {
-            Ok((0, ..)) => see(gone(Gone::ByPeer)),
-            Ok((.., Some(token))) => see(Received::Answer(token)),
-            Ok((_, filled, None)) => {
+            Ok(None) => see(gone(Gone::ByPeer)),
+            Ok(Some((_, Some(token)))) => see(Received::Answer(token)),
+            Ok(Some((more, None))) => {
                 incoming.decode(&mut see);
-                return filled || self.broken.get().is_some();
+                return more || self.broken.get().is_some();
             }
             Err(error) if is_for_later(&error) && self.broken.get().is_none() => {}
             Err(error) if is_for_later(&error) => see(gone(Gone::ByPeer)),
@@ -262,7 +250,7 @@ impl Socket {
     /// # Errors
     /// The system does not tell.
     pub fn stats(&self) -> io::Result<SocketStats> {
-        tcp::stats(&self.stream, self.waiting.borrow().as_ref().map_or(0, |waiting| waiting.len()))
+        tcp::stats(self.wire.stream(), self.wire.waiting())
     }
 
     /// Whether its owner is told of what comes in.
@@ -270,17 +258,11 @@ impl Socket {
         self.place.get().is_some()
     }
 
-    /// The peer sees the end of the stream once it has read what was sent.
-    fn shut_writing(&self) {
-        // Fails only where the connection is gone, which is what was asked for.
-        let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
-    }
-
     /// Ends the connection now. Nothing is told of it any more.
     pub fn shut(&self) {
-        let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Both);
+        self.wire.shutdown(Shutdown::Both);
         if let Some(place) = self.place.take() {
-            self.poller.forget(&self.stream, place);
+            self.poller.forget(self.wire.stream(), place);
         }
     }
 }
@@ -304,18 +286,5 @@ impl Incoming {
             }
         }
         self.decoder.settle();
-    }
-}
-
-fn is_for_later(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
-}
-
-fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            done => return done,
-        }
     }
 }

@@ -30,6 +30,7 @@ pub fn stats(socket: impl AsFd, output_waiting_bytes: usize) -> io::Result<Socke
     })
 }
 
+#[expect(unsafe_code, reason = "no crate at hand has a safe form of TCP_INFO")]
 fn info(socket: impl AsFd) -> io::Result<libc::tcp_info> {
     // SAFETY: the struct is numbers alone, for which zero is a value; a kernel that knows less of them leaves the rest so.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use actix::Actor;
 use actix_http::HttpService;
+use actix_http::error::DispatchError;
 use actix_server::Server;
-use actix_service::{fn_service, map_config};
+use actix_service::{ServiceFactoryExt, fn_service, map_config};
 use actix_web::App;
 use actix_web::dev::AppConfig;
 use actix_web::web::Data;
+use anyhow::Context as _;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::TcpStream;
@@ -33,9 +35,10 @@ use crate::supervisor::roster::Roster;
 use crate::supervisor::snapshot::WorkerSnapshot;
 use crate::supervisor::worker::{Uplinks, WorkerSupervisor};
 use crate::time::Mono;
+use crate::tls::{Files, Handshakes, Stream, Tls};
 use crate::upgrade::Upgrades;
 
-use super::LAST_WORDS;
+use super::{LAST_WORDS, Node};
 
 /// Connections that may wait to be accepted, as far as `net.core.somaxconn` allows.
 const BACKLOG: i32 = 8192;
@@ -59,6 +62,20 @@ fn prepare(connection: &TcpStream) {
     }
 }
 
+/// A connection as HTTP is to have it, and whose it is.
+async fn connected(
+    stream: TcpStream,
+    handshakes: Option<Rc<Handshakes>>,
+) -> Result<(Stream, Option<SocketAddr>), DispatchError> {
+    let peer = stream.peer_addr().ok();
+    prepare(&stream);
+    let stream = match handshakes {
+        Some(handshakes) => handshakes.accept(stream).await?,
+        None => stream.into(),
+    };
+    Ok((stream, peer))
+}
+
 /// Each session is an open file: takes all that the system grants.
 pub(super) fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
@@ -69,6 +86,17 @@ pub(super) fn raise_file_limit() {
         }
     }
     log::info!(open_files:? = limit.current; "sessions, subscribers and files together are bounded by the system");
+}
+
+impl Node {
+    /// Where connections are within TLS: the certificates, which are followed from here on.
+    pub(super) fn tls(&self, metrics: &Arc<Metrics>) -> anyhow::Result<Option<Arc<Tls>>> {
+        let Some(files) = Files::of(&self.settings) else { return Ok(None) };
+        let tls = Tls::open(files, metrics.clone())?;
+        let _aside = self.aside.enter();
+        self.aside.spawn(tls.clone().follow(self.settings.tls_reload).context("SIGHUP cannot be caught")?);
+        Ok(Some(tls))
+    }
 }
 
 /// What every worker thread is made from.
@@ -83,6 +111,8 @@ pub(super) struct Workers {
     pub doors: Data<Doors>,
     pub run: watch::Receiver<Run>,
     pub next: Arc<AtomicUsize>,
+    /// None where connections are plain.
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Workers {
@@ -97,10 +127,10 @@ impl Workers {
                 let upgrades = Rc::new(self.supervised());
                 let doors = self.doors.clone();
                 let app = App::new().app_data(doors).configure(http::routes);
-                HttpService::build()
+                let handshakes = self.handshakes().map(Rc::new);
+                let http = HttpService::build()
                     .client_request_timeout(head_timeout)
                     .client_disconnect_timeout(Duration::ZERO)
-                    .on_connect_ext(|connection: &TcpStream, _| prepare(connection))
                     .upgrade(fn_service(move |(request, connection)| {
                         let upgrades = upgrades.clone();
                         async move {
@@ -108,11 +138,18 @@ impl Workers {
                             Ok::<_, std::convert::Infallible>(())
                         }
                     }))
-                    .h1(map_config(app, |()| AppConfig::default()))
-                    .tcp()
+                    .h1(map_config(app, |()| AppConfig::default()));
+                fn_service(move |stream: TcpStream| connected(stream, handshakes.clone())).and_then(http)
             })?
             .run();
         Ok(server)
+    }
+
+    /// The worker's share of those that all may have under way.
+    fn handshakes(&self) -> Option<Handshakes> {
+        let bound = self.settings.max_tls_handshakes.div_ceil(self.settings.workers);
+        let patience = self.settings.handshake_timeout;
+        Some(Handshakes::new(self.tls.clone()?, self.metrics.clone(), patience, bound))
     }
 
     /// The supervisor of this thread, and what brings sessions to it.

@@ -38,6 +38,22 @@ fn each_alert_fires_when_it_should_and_a_healthy_node_is_quiet() {
     }
 }
 
+#[test]
+fn the_unit_lets_the_program_do_little() {
+    // Ten times the exposure that systemd reckons, of 100 at most; what it does not know by now costs a little, too.
+    let check = ["security", "--offline=true", "--no-pager", "--threshold=20", "deploy/lastpong.service"];
+    succeeded(&run(Command::new("systemd-analyze").args(check)));
+}
+
+#[test]
+fn the_container_runs_as_nobody_in_particular() {
+    let file = include_str!("../../Containerfile");
+    let last_stage = file.rsplit("\nFROM ").next().expect("a stage");
+    let users: Vec<_> = last_stage.lines().filter_map(|line| line.strip_prefix("USER ")).collect();
+    assert_eq!(users, ["10001"], "by a number that is not root's");
+    assert!(last_stage.contains("--uid 10001") && file.contains("cargo build --release --locked"));
+}
+
 #[tokio::test]
 async fn rules_dashboard_and_page_name_only_what_a_node_shows() {
     let stores = Stores::start().await;

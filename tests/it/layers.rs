@@ -23,6 +23,7 @@ const ORDER: &[&[&str]] = &[
         "schema",
         "secret",
         "time",
+        "tls",
         "token",
         "trace",
     ],
@@ -238,6 +239,20 @@ fn only_one_file_knows_the_websocket_library() {
     let mut knowing: Vec<_> = sources().into_iter().filter(knows).map(|s| s.name).collect();
     knowing.sort();
     assert_eq!(knowing, ["session/frames.rs", "swarm/wire.rs"], "one at each end of the wire");
+}
+
+#[test]
+fn what_is_unsafe_is_where_it_is_looked_for() {
+    let unsafe_in = |s: &Source| s.code.contains("unsafe {") || s.code.contains("(unsafe_code");
+    let held = ["lib.rs", "main.rs"];
+    let mut found: Vec<_> = sources().into_iter().filter(unsafe_in).map(|s| s.name).collect();
+    found.retain(|name| !held.contains(&name.as_str()));
+    found.sort();
+    assert_eq!(found, ["session/poller.rs", "session/tcp.rs"], "SECURITY.md names them");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (file, rule) in [("lib.rs", "#![deny(unsafe_code)]"), ("main.rs", "#![forbid(unsafe_code)]")] {
+        assert!(std::fs::read_to_string(root.join(file)).expect("text").contains(rule), "{file} allows it");
+    }
 }
 
 #[test]

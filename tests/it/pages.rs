@@ -410,6 +410,16 @@ async fn a_login_that_is_over_is_said() {
 }
 
 #[tokio::test]
+async fn every_answer_is_taken_for_what_it_says_it_is() {
+    let server = Server::start(&[]).await;
+    for path in ["/login", "/healthz", "/metrics", "/v1/events", "/nowhere", "/v1/bans/none", "/openapi.json"]
+    {
+        let answer = server.get(path).query(&[("limit", "1")]).send().await.unwrap();
+        assert_eq!(answer.headers()["x-content-type-options"], "nosniff", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_page_is_made_of_this_host_alone() {
     let server = Server::start(&[]).await;
     add(&server, "ada", "admin").await;

@@ -51,10 +51,11 @@ impl Chromium {
     /// Starts one that is at no page yet.
     pub async fn start(server: &Server) -> Self {
         let (driver, port) = tokio::task::spawn_blocking(drive).await.expect("the driver starts");
+        let scheme = if server.setting("TLS_CERT").is_some() { "https" } else { "http" };
+        // Root has no sandbox; a container has little shared memory; the authorities of tests are nobody's.
         let options = json!({
-            // Root has no sandbox; a container has little shared memory.
             "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--lang=en",
-                "--window-size=1280,1000", "--hide-scrollbars"],
+                "--window-size=1280,1000", "--hide-scrollbars", "--ignore-certificate-errors"],
         });
         let capabilities = json!({
             "browserName": "chrome",
@@ -66,7 +67,7 @@ impl Chromium {
         let opening = builder.capabilities(capabilities);
         let url = format!("http://127.0.0.1:{port}");
         let client = within("the browser to start", opening.connect(&url)).await.expect("a browser");
-        Self { client, driver, base: format!("http://{}", server.addr) }
+        Self { client, driver, base: format!("{scheme}://{}", server.addr) }
     }
 
     /// The same, logged in as `name` and led to `path`.

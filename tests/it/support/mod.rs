@@ -28,6 +28,7 @@ pub mod server;
 pub mod size;
 pub mod sse;
 pub mod stores;
+pub mod tls;
 pub mod token;
 pub mod watch;
 

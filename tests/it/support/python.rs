@@ -30,14 +30,15 @@ impl Script {
             "{interpreter:?} has no `{package}` (`scripts/setup` makes one that has; TEST_PYTHON names it): {}",
             String::from_utf8_lossy(&check.stderr)
         );
-        let mut child = Command::new(&interpreter)
-            .args(["-c", source])
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the interpreter can be started");
+        let mut command = Command::new(&interpreter);
+        command.args(["-c", source]).args(arguments);
+        Self::of(command)
+    }
+
+    /// Starts this one, which need not be in Python.
+    pub fn of(mut command: Command) -> Self {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = piped.spawn().unwrap_or_else(|e| panic!("{command:?} cannot be started: {e}"));
         let said = BufReader::new(child.stdout.take().expect("piped")).lines();
         let told = child.stdin.take().expect("piped");
         Self { child, told, said }

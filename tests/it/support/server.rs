@@ -322,8 +322,9 @@ fn collect(
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
             let text = String::from_utf8_lossy(&line).into_owned();
+            let said_at = text.trim().strip_prefix("dashboard: ");
             let address =
-                text.trim().strip_prefix("dashboard: http://").map(|a| a.trim_end_matches('/').parse());
+                said_at.and_then(|url| url.split_once("://")).map(|(_, a)| a.trim_end_matches('/').parse());
             if let (Some(Ok(address)), Some(sender)) =
                 (address, found.take_if(|_| text.starts_with("dashboard:")))
             {

@@ -8,6 +8,7 @@
 //! - `TEST_SHOWN`: sessions that a browser is shown.
 //! - `TEST_IDENTITIES`: devices of as many names and types that come and go.
 //! - `TEST_TRIES`: tokens that are changed by chance and tried.
+//! - `TEST_ROUND_TRIPS`: pings that a device on a public client answers.
 //! - `TEST_DEADLINES=1`: the promised times are held too. That needs a release build (`TEST_LASTPONG`) and a machine
 //!   that has nothing else to do; elsewhere they are only said.
 
@@ -28,6 +29,10 @@ pub fn outage() -> Duration {
 /// Long enough that a node on a busy machine is not late with it.
 pub fn lease() -> Duration {
     Duration::from_secs(number("TEST_LEASE_SECS", 4) as u64)
+}
+
+pub fn round_trips() -> usize {
+    number("TEST_ROUND_TRIPS", 6)
 }
 
 pub fn devices() -> usize {
