@@ -57,7 +57,7 @@ impl Upgrades {
         };
         // Nobody is waiting for it any more: there is nothing to do about it.
         if let Err(error) = served {
-            log::debug!(error:% = error, peer:? = request.peer_addr(); "a handshake could not be answered");
+            log::debug!(error:% = error, peer:? = self.gate.peer(request.head()); "a handshake could not be answered");
         }
     }
 
@@ -83,7 +83,7 @@ impl Upgrades {
             Err((outcome, problem)) => {
                 metrics.handshake(outcome);
                 failed(traced, outcome);
-                self.log.tell(&problem, request.peer_addr());
+                self.log.tell(&problem, self.gate.peer(request.head()));
                 refuse(connection, &problem).await
             }
         }

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 pub use kind::Kind;
 pub use redis_url::RedisUrl;
-pub use table::{LogFormat, Setting, Settings, TABLE, TokenReplay};
+pub use table::{ForwardedBy, LogFormat, Setting, Settings, TABLE, TokenReplay};
 
 use crate::secret::Secret;
 use read::Given;

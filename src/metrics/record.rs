@@ -14,11 +14,14 @@ pub struct RecordMetrics {
     pub event_log_events: IntGauge,
     /// How often this node was declared lost and went on as another run.
     pub runs_lost: IntCounter,
+    /// Episodes of flapping that this node told of.
+    pub flapping: IntCounter,
 }
 
 impl RecordMetrics {
     pub(super) fn new(r: &Registry) -> Self {
         let runs_lost = "How often this node was declared lost by another, and went on as another run.";
+        let flapping = "Devices that began to come and go too often.";
         Self {
             event_log_events: gauge(
                 r,
@@ -26,6 +29,7 @@ impl RecordMetrics {
                 "Events that the log keeps, counted at each sweep.",
             ),
             runs_lost: register(r, IntCounter::new("lastpong_runs_lost_total", runs_lost).expect(FIXED)),
+            flapping: register(r, IntCounter::new("lastpong_flapping_total", flapping).expect(FIXED)),
         }
     }
 }

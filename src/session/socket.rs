@@ -16,9 +16,11 @@ use bytes::{Buf, BytesMut};
 use socket2::SockRef;
 
 use super::frames::{self, Decoder, Frame, FrameLimits, Inbound, Violation};
+use super::output::{self, SHARE, Waiting};
 use super::poller::{Owner, Place, Poller};
 use super::tcp;
 use crate::supervisor::closeup::SocketStats;
+use crate::time::Mono;
 
 /// The most bytes taken from a socket in one go.
 const SCRATCH: usize = 16 * 1024;
@@ -39,6 +41,8 @@ pub enum Received {
     Answer(u64),
     /// What RFC 6455 forbids. Only the end of the connection comes after it.
     Violation(Violation),
+    /// So many bytes were read; what they are comes after it.
+    Bytes(usize),
     /// The connection is gone. Nothing comes after it.
     Gone(Gone),
 }
@@ -64,7 +68,12 @@ impl Gone {
 
 /// More output waits for the peer than may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OverBound;
+pub enum OverBound {
+    /// For this one.
+    Own,
+    /// For all together, and this one has its share of that.
+    Total,
+}
 
 /// A taken-over connection.
 pub struct Socket {
@@ -74,8 +83,9 @@ pub struct Socket {
     place: Cell<Option<Place>>,
     incoming: RefCell<Incoming>,
     /// Output that the kernel did not take yet; none where there is none.
-    waiting: RefCell<Option<Box<BytesMut>>>,
+    waiting: RefCell<Option<Box<Waiting>>>,
     bound: u32,
+    bound_of_all: usize,
     /// A write failed so.
     broken: Cell<Option<Gone>>,
     /// The last frame was given; the write side is shut when what waits is sent.
@@ -95,6 +105,8 @@ pub struct Limits {
     pub frames: FrameLimits,
     /// The most output, in bytes, that may wait for the kernel.
     pub output: u32,
+    /// The same for all sockets of this thread together, in memory taken for it.
+    pub output_of_all: usize,
     /// The longest that written data may stay unacknowledged.
     pub no_progress: Duration,
 }
@@ -120,6 +132,7 @@ impl Socket {
             incoming: RefCell::new(incoming),
             waiting: RefCell::default(),
             bound: limits.output,
+            bound_of_all: limits.output_of_all,
             broken: Cell::new(None),
             finishing: Cell::new(false),
         })
@@ -182,11 +195,18 @@ impl Socket {
         if rest.is_empty() {
             return Ok(());
         }
-        let over = waiting.as_ref().map_or(0, |waiting| waiting.len()) + rest.len() > bound;
-        if !over || sent > 0 {
-            waiting.get_or_insert_default().extend_from_slice(rest);
+        let waits = waiting.as_ref().map_or(0, |waiting| waiting.bytes.len()) + rest.len();
+        let over = if waits > bound {
+            Some(OverBound::Own)
+        } else if waits > SHARE && bound < usize::MAX && output::held() > self.bound_of_all {
+            Some(OverBound::Total)
+        } else {
+            None
+        };
+        if over.is_none() || sent > 0 {
+            waiting.get_or_insert_default().push(rest);
         }
-        if over { Err(OverBound) } else { Ok(()) }
+        over.map_or(Ok(()), Err)
     }
 
     /// Has its owner told again of what there is: something that it left unread, or that the connection broke.
@@ -200,15 +220,15 @@ impl Socket {
     fn flush(&self) {
         let mut held = self.waiting.borrow_mut();
         let Some(waiting) = held.as_mut() else { return };
-        match uninterrupted(|| (&self.stream).write(waiting)) {
-            Ok(n) => waiting.advance(n),
+        match uninterrupted(|| (&self.stream).write(&waiting.bytes)) {
+            Ok(n) => waiting.bytes.advance(n),
             Err(error) if is_for_later(&error) => {}
             Err(error) => {
                 self.broken.set(Some(Gone::by(&error)));
-                waiting.clear();
+                waiting.bytes.clear();
             }
         }
-        if waiting.is_empty() {
+        if waiting.bytes.is_empty() {
             *held = None;
             if self.finishing.get() {
                 self.shut_writing();
@@ -228,6 +248,9 @@ impl Socket {
             }
             let read = uninterrupted(|| (&self.stream).read(scratch))?;
             let filled = read == scratch.len();
+            if read > 0 {
+                see(Received::Bytes(read));
+            }
             let answer = incoming.answer(&scratch[..read]);
             if answer.is_none() && !incoming.discarding {
                 incoming.decoder.feed(scratch.split_to(read));
@@ -250,6 +273,11 @@ impl Socket {
         false
     }
 
+    /// Since when a message has been waiting for its last fragment.
+    pub fn unfinished_since(&self) -> Option<Mono> {
+        self.incoming.borrow().decoder.unfinished_since()
+    }
+
     /// From here on what comes in is only taken, not looked at.
     pub fn discard(&self) {
         let mut incoming = self.incoming.borrow_mut();
@@ -262,7 +290,7 @@ impl Socket {
     /// # Errors
     /// The system does not tell.
     pub fn stats(&self) -> io::Result<SocketStats> {
-        tcp::stats(&self.stream, self.waiting.borrow().as_ref().map_or(0, |waiting| waiting.len()))
+        tcp::stats(&self.stream, self.waiting.borrow().as_ref().map_or(0, |waiting| waiting.bytes.len()))
     }
 
     /// Whether its owner is told of what comes in.

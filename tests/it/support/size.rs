@@ -7,6 +7,8 @@
 //! - `TEST_DEVICES`, `TEST_ROUNDS`: who contends for a device, and how often.
 //! - `TEST_SHOWN`: sessions that a browser is shown.
 //! - `TEST_IDENTITIES`: devices of as many names and types that come and go.
+//! - `TEST_SLOW`: connections that send half a request; `TEST_DEAF`: devices that never read; `TEST_FLOOD`: frames of a
+//!   flood.
 //! - `TEST_DEADLINES=1`: the promised times are held too. That needs a release build (`TEST_LASTPONG`) and a machine
 //!   that has nothing else to do; elsewhere they are only said.
 
@@ -40,6 +42,18 @@ pub fn rounds() -> usize {
 /// At least a few hundred, so that there are more types than are told apart.
 pub fn identities() -> usize {
     number("TEST_IDENTITIES", 600)
+}
+
+pub fn slow() -> usize {
+    number("TEST_SLOW", 500)
+}
+
+pub fn deaf() -> usize {
+    number("TEST_DEAF", 100)
+}
+
+pub fn flood() -> usize {
+    number("TEST_FLOOD", 20_000)
 }
 
 /// Sessions that a browser is shown.
