@@ -24,6 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -259,10 +260,11 @@ fn refuse(stream: &TcpStream, problem: &Problem) {
     }
     answer.push_str("\r\n");
     answer.push_str(&body);
-    let _ = stream.try_write(answer.as_bytes());
+    // Of the kernel itself: what Tokio knows of a socket that is this new is nothing yet, and so would be sent.
+    let _ = send(stream, answer.as_bytes(), SendFlags::NOSIGNAL);
     let mut scratch = [0; 4096];
     let mut taken = 0;
-    while let Ok(n @ 1..) = stream.try_read(&mut scratch) {
+    while let Ok((n @ 1.., _)) = recv(stream, &mut scratch[..], RecvFlags::empty()) {
         taken += n;
         if taken >= TAKEN_IN {
             break;
