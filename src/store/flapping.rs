@@ -113,9 +113,10 @@ mod tests {
 
     #[test]
     fn an_episode_begins_once_and_again_after_a_pause() {
-        assert_eq!(beginnings(&[0, 10, 20]), [], "three are none");
+        let none: [usize; 0] = [];
+        assert_eq!(beginnings(&[0, 10, 20]), none, "three are none");
         assert_eq!(beginnings(&[0, 10, 20, 100]), [3]);
-        assert_eq!(beginnings(&[0, 10, 20, 101]), [], "the window slides");
+        assert_eq!(beginnings(&[0, 10, 20, 101]), none, "the window slides");
         assert_eq!(
             beginnings(&[0, 90, 95, 101, 102]),
             [4],
