@@ -23,6 +23,7 @@ type Connection = Framed<TcpStream, Codec>;
 const LIMITS: Limits = Limits {
     frames: FrameLimits { frame: 32 << 20, message: 32 << 20 },
     output: 64 << 20,
+    output_of_all: usize::MAX,
     no_progress: Duration::from_secs(60),
 };
 
@@ -80,6 +81,7 @@ impl Echo {
     fn received(&self, received: Received) {
         let answer = match &received {
             Received::Gone(_) => return self.socket.shut(),
+            Received::Bytes(_) => return,
             _ if self.closed.get() => return,
             Received::Frame(Inbound::Text(text)) => {
                 Frame::Text(std::str::from_utf8(text).unwrap_or_default())

@@ -4,6 +4,7 @@
 //!
 //! | room | holds |
 //! | --- | --- |
+//! | [`front`] | what stands before HTTP: connections until their first request is there |
 //! | [`upgrade`] | requests that become sockets: devices and subscribers |
 //! | [`session`] | one connection of one device: handshake, socket, liveness |
 //! | [`supervisor`] | who is here and until when: deadlines, takeover, admission, snapshots |
@@ -21,7 +22,7 @@
 //! | [`watch`] | as much apart: the terminal view of an operator |
 //!
 //! The leaves below them know nothing of each other's state: [`ids`], [`time`], [`reason`], [`event`],
-//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`log_filter`], [`role`],
+//! [`protocol`], [`problem`], [`rate`], [`breaker`], [`chaos`], [`metrics`], [`config`], [`log_filter`], [`peer`], [`role`],
 //! [`schema`], [`secret`], [`tls`], [`token`], [`trace`].
 //!
 //! # What holds everywhere
@@ -43,6 +44,7 @@ pub mod cluster;
 pub mod config;
 pub mod event;
 pub mod feed;
+pub mod front;
 #[cfg(any(fuzzing, test))]
 pub mod fuzz;
 pub mod http;
@@ -50,6 +52,7 @@ pub mod ids;
 pub mod log_filter;
 pub mod login;
 pub mod metrics;
+pub mod peer;
 pub mod problem;
 pub mod projection;
 pub mod protocol;

@@ -14,6 +14,7 @@ mod live;
 mod record;
 mod tls;
 mod window;
+mod words;
 
 use std::collections::HashSet;
 use std::sync::{PoisonError, RwLock};
@@ -32,6 +33,7 @@ pub use live::LiveMetrics;
 pub use record::RecordMetrics;
 pub use tls::TlsMetrics;
 pub use window::Standing;
+pub use words::{Handshake, Limit, TlsHandshake};
 
 /// Distinct device types that get a label value of their own; those met later are told as `other`.
 pub const MAX_DEVICE_TYPES: usize = 64;
@@ -46,50 +48,6 @@ const STORE: &[f64] =
 const WAIT: &[f64] =
     &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 const BATCH: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0];
-
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($variant,)* }
-
-        impl $name {
-            pub const ALL: &[$name] = &[$($name::$variant),*];
-
-            pub fn as_str(self) -> &'static str {
-                match self { $($name::$variant => $word),* }
-            }
-        }
-    };
-}
-
-words! {
-    /// What became of a request for a session.
-    Handshake {
-        Admitted = "admitted",
-        Malformed = "malformed",
-        Unauthorized = "unauthorized",
-        Forbidden = "forbidden",
-        Banned = "banned",
-        TokenUsed = "token_used",
-        Limited = "limited",
-        Draining = "draining",
-        Overloaded = "overloaded",
-        // The device left before its welcome.
-        Abandoned = "abandoned",
-    }
-}
-
-words! {
-    /// What became of a TLS handshake.
-    TlsHandshake {
-        Done = "done",
-        Failed = "failed",
-        TimedOut = "timed_out",
-        // It made room for others.
-        Refused = "refused",
-    }
-}
 
 /// Frames by kind and fate, each a resolved child of `websocket_messages_total{message_type,status}`.
 #[derive(Debug, Clone)]
@@ -137,6 +95,10 @@ pub struct Metrics {
     pub sessions: IntGaugeVec,
     pub disconnects: IntCounterVec,
     pub handshakes: IntCounterVec,
+    /// By limit: what it refused or ended.
+    pub limited: IntCounterVec,
+    /// Connections that are not sessions.
+    pub http_connections: IntGauge,
     pub ping_rtt: Histogram,
     /// From the last proof of life to the decision that a session is over.
     pub detection: Histogram,
@@ -212,6 +174,13 @@ impl Metrics {
                 "Requests for a session, by outcome.",
                 &["outcome"],
             ),
+            limited: counters(
+                r,
+                "lastpong_limited_total",
+                "Refused or ended, by the limit reached.",
+                &["limit"],
+            ),
+            http_connections: gauge(r, "lastpong_http_connections", "Connections that are not sessions."),
             ping_rtt: histogram(r, "lastpong_ping_rtt_seconds", "Round trips of matched pongs.", RTT),
             detection: histogram(
                 r,
@@ -288,6 +257,9 @@ impl Metrics {
         for outcome in Handshake::ALL {
             self.handshakes.with_label_values(&[outcome.as_str()]);
         }
+        for limit in Limit::ALL {
+            self.limited.with_label_values(&[limit.as_str()]);
+        }
         self.connections_of(&DeviceType::default(), "active");
         for sink in ["feed", "sse", "websocket", "redis_stream"] {
             self.event_publish.with_label_values(&[sink]);
@@ -329,6 +301,10 @@ impl Metrics {
 
     pub fn handshake(&self, outcome: Handshake) {
         self.handshakes.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    pub fn limited(&self, limit: Limit) {
+        self.limited.with_label_values(&[limit.as_str()]).inc();
     }
 
     /// The Prometheus text format.

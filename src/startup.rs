@@ -6,6 +6,7 @@
 //! subscribers are told the rest, the stores close.
 
 mod acts;
+mod limits;
 mod looks;
 mod stop;
 mod stores;
@@ -32,11 +33,11 @@ use crate::feed::{self, Feed, UNKNOWN, tail};
 use crate::http::Doors;
 use crate::http::auth::Auth;
 use crate::http::health::Readiness;
-use crate::http::peer::Proxies;
 use crate::ids::{Incarnation, Run};
 use crate::log_filter::LogFilter;
 use crate::login::Logins;
 use crate::metrics::Metrics;
+use crate::peer::Proxies;
 use crate::projection;
 use crate::projection::live::Projector;
 use crate::projection::record::{self, Reconciler};
@@ -48,7 +49,7 @@ use crate::session::handshake::Gate;
 use crate::session::once::Once;
 use crate::store::live::Live;
 use crate::supervisor::Inspector;
-use crate::supervisor::admission::{Admission, Limits};
+use crate::supervisor::admission::Admission;
 use crate::supervisor::root::{Registrar, RootSupervisor};
 use crate::supervisor::worker::Uplinks;
 use crate::time::Timestamp;
@@ -193,14 +194,7 @@ impl Node {
         };
         let store_away = Arc::default();
         let direct = Arc::new(AtomicBool::new(false));
-        let admission = Admission::new(
-            Limits {
-                sessions: settings.max_sessions,
-                sessions_per_ip: settings.max_sessions_per_ip as usize,
-                handshakes_per_sec: settings.handshakes_per_sec,
-            },
-            Arc::clone(&store_away),
-        );
+        let admission = Admission::new(limits::of(settings), Arc::clone(&store_away));
         let registry = Registry::new(Parts {
             store: store.clone(),
             journal: self.stores.journal.clone(),
@@ -234,7 +228,7 @@ impl Node {
             auth: Auth::new(
                 self.admin_token.clone(),
                 Logins::new(store.clone(), metrics.clone()),
-                Proxies(settings.trusted_proxies.clone()),
+                Proxies::of(settings),
             )
             .over_tls(settings.tls_cert.is_some()),
             readiness: Readiness::new(admission.clone(), self.stores.probes(live.as_ref())),
@@ -365,6 +359,8 @@ impl Node {
             tokens: self.tokens.verifier.clone(),
             once: running.once.clone(),
             admission: running.admission.clone(),
+            proxies: Proxies::of(settings),
+            metrics: running.metrics.clone(),
         });
         let uplinks = Uplinks {
             facts: running.root.clone().recipient(),

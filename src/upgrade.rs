@@ -56,17 +56,14 @@ impl Upgrades {
         };
         // Nobody is waiting for it any more: there is nothing to do about it.
         if let Err(error) = served {
-            log::debug!(error:% = error, peer:? = request.peer_addr(); "a handshake could not be answered");
+            log::debug!(error:% = error, peer:? = self.gate.peer(request.head()); "a handshake could not be answered");
         }
     }
 
     async fn device(&self, request: &Request, connection: Connection) -> std::io::Result<()> {
         let metrics = &self.house.roster.metrics;
         let traced = trace::handshake(traceparent(&request.head().headers));
-        let admitted = match self.gate.admit(request.head(), connection.io_ref().client()) {
-            Ok(admitted) => self.gate.claim(admitted).await,
-            refused => refused,
-        };
+        let admitted = self.gate.admit(request.head(), connection.io_ref().client()).await;
         if let Some(traced) = &traced {
             traced.authenticated(admitted.as_ref().err().map(|(outcome, _)| outcome.as_str()));
         }
@@ -85,7 +82,7 @@ impl Upgrades {
             Err((outcome, problem)) => {
                 metrics.handshake(outcome);
                 failed(traced, outcome);
-                self.log.tell(&problem, request.peer_addr());
+                self.log.tell(&problem, self.gate.peer(request.head()));
                 refuse(connection, &problem).await
             }
         }

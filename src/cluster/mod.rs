@@ -8,13 +8,14 @@
 //!   this node lost.
 //! - [`peers`] shows the live sessions of the others to whoever looks at the whole installation.
 //! - [`bans`] follows what operators have banned, [`revocations`] which tokens they revoked, and both carry it out here;
-//!   [`audit`] moves what they did meanwhile out of the journal.
+//!   [`audit`] moves what they did meanwhile out of the journal. [`flaps`] tells of devices that come and go too often.
 //!
 //! Nodes do not speak to each other: the record is where they meet. What one decides there in a transaction is so,
 //! whoever is stopped, cut off or slow; the others read it.
 
 pub mod audit;
 pub mod bans;
+pub mod flaps;
 pub mod lease;
 pub mod membership;
 pub mod notices;

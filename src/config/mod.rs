@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 pub use kind::Kind;
 pub use redis_url::RedisUrl;
-pub use table::{LogFormat, ReplayAway, Setting, Settings, TABLE, TlsClients, TokenReplay};
+pub use table::{ForwardedBy, LogFormat, ReplayAway, Setting, Settings, TABLE, TlsClients, TokenReplay};
 
 use crate::secret::Secret;
 use read::Given;

@@ -70,6 +70,16 @@ pub enum TlsClients {
     All,
 }
 
+/// How a proxy names its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ForwardedBy {
+    #[default]
+    XForwardedFor,
+    /// RFC 7239.
+    Forwarded,
+}
+
 macro_rules! settings {
     ($([$group:literal] $(
         $(#[doc = $doc:literal])+
@@ -209,18 +219,42 @@ settings! {
     "LASTPONG_MAX_SESSIONS_PER_IP" max_sessions_per_ip: u32 = "0", Kind::Count(0, 100_000_000);
     /// The most handshakes in a second; 0 is no limit, since what is right depends on the machine.
     "LASTPONG_HANDSHAKES_PER_SEC" handshakes_per_sec: u32 = "0", Kind::Count(0, 1_000_000);
+    /// The most handshakes in a second from one address; 0 is no limit, for the same reason as with sessions. An address
+    /// of IPv6 counts as its /64, here and wherever addresses are counted.
+    "LASTPONG_HANDSHAKES_PER_SEC_PER_IP" handshakes_per_sec_per_ip: u32 = "0", Kind::Count(0, 1_000_000);
+    /// The most connections at once that are not sessions: requests on their way, and who reads by HTTP. Of those that
+    /// have not sent a whole request yet, the one that has waited longest makes room for a new one.
+    "LASTPONG_MAX_CONNECTIONS" max_connections: usize = "10000", Kind::Count(16, 1_000_000);
+    /// The most of those from one address; 0 is no limit. Not counted for LASTPONG_TRUSTED_PROXIES.
+    "LASTPONG_MAX_CONNECTIONS_PER_IP" max_connections_per_ip: u32 = "0", Kind::Count(0, 1_000_000);
+    /// The largest head of a request: its line and its headers.
+    #[serde(deserialize_with = "bytes")]
+    "LASTPONG_MAX_HEADER_BYTES" max_header_bytes: usize = "32KiB", Kind::Bytes(KIB, 64 * KIB);
+    /// The most that a device may say of itself in meta.KEY=VALUE, keys and values together.
+    #[serde(deserialize_with = "bytes")]
+    "LASTPONG_MAX_META_BYTES" max_meta_bytes: usize = "5KiB", Kind::Bytes(0, 5 * KIB);
     /// The most frames from one device in a second; 0 is no limit. Far over what heartbeats and pongs need,
     /// far under what would burden a worker.
     "LASTPONG_FRAMES_PER_SEC" frames_per_sec: u32 = "100", Kind::Count(0, 1_000_000);
+    /// The most bytes from one device in a second; 0 is no limit but what the frames come to. One message of the largest
+    /// size may come at once.
+    #[serde(deserialize_with = "bytes")]
+    "LASTPONG_BYTES_PER_SEC" bytes_per_sec: usize = "0", Kind::Bytes(0, 1024 * MIB);
     /// The largest frame from a device.
     #[serde(deserialize_with = "bytes")]
     "LASTPONG_MAX_FRAME_BYTES" max_frame_bytes: usize = "64KiB", Kind::Bytes(125, 64 * MIB);
     /// The largest message from a device: all its fragments together.
     #[serde(deserialize_with = "bytes")]
     "LASTPONG_MAX_MESSAGE_BYTES" max_message_bytes: usize = "256KiB", Kind::Bytes(125, 64 * MIB);
+    /// How long a device may take over one message in fragments. Looked at with each ping.
+    #[serde(deserialize_with = "duration")]
+    "LASTPONG_MESSAGE_TIMEOUT" message_timeout: Duration = "30s", Kind::Duration(ms(100), ms(HOUR));
     /// The most output that may wait for a device that reads too slowly.
     #[serde(deserialize_with = "bytes")]
     "LASTPONG_MAX_OUTPUT_BYTES" max_output_bytes: usize = "64KiB", Kind::Bytes(4 * KIB, 64 * MIB);
+    /// The most output that may wait for all devices together. Beyond it each may have 4KiB waiting, and no more.
+    #[serde(deserialize_with = "bytes")]
+    "LASTPONG_MAX_OUTPUT_TOTAL" max_output_total: usize = "32MiB", Kind::Bytes(MIB, 65_536 * MIB);
     /// The most streams of events at once.
     "LASTPONG_MAX_SUBSCRIBERS" max_subscribers: usize = "1000", Kind::Count(1, 100_000);
 
@@ -247,20 +281,37 @@ settings! {
     /// What operators and subscribers show, at least 16 characters. By default made at first start and kept
     /// in admin.token in the data folder.
     "LASTPONG_ADMIN_TOKEN" admin_token: Option<Secret> = "", Kind::HeaderSecret(16);
-    /// Proxies whose X-Forwarded-For and X-Forwarded-Proto are believed where someone logs in: whose attempts these
-    /// are, and whether the cookie is for TLS alone. By default none.
+    /// Proxies that are believed when they say for whom they ask: limits, bans, records and logs then go by that address.
+    /// They also say whether he speaks TLS, and so whether a login's cookie is for TLS alone. By default none.
     #[serde(default, deserialize_with = "network_list")]
     "LASTPONG_TRUSTED_PROXIES" trusted_proxies: Vec<IpNet> = "", Kind::Networks;
+    /// By which headers they say so: X-Forwarded-For and X-Forwarded-Proto, or Forwarded (RFC 7239). The other is
+    /// anyone's, and not looked at.
+    "LASTPONG_FORWARDED_BY" forwarded_by: ForwardedBy = "x-forwarded-for", Kind::OneOf(&["x-forwarded-for", "forwarded"]);
+    /// Whether each connection of theirs begins with a PROXY protocol header, version 2. One without is refused. What
+    /// comes from elsewhere has none.
+    "LASTPONG_PROXY_PROTOCOL" proxy_protocol: bool = "false", Kind::Flag;
+    /// From an address with more bad tokens, malformed handshakes and protocol errors than this in a minute one handshake
+    /// a second is looked at, and from one with twice as many none for a while; 0 is never.
+    "LASTPONG_SUSPECT_AFTER" suspect_after: u32 = "30", Kind::Count(0, 1_000_000);
+    /// For how long none is looked at. Sessions that are there stay.
+    #[serde(deserialize_with = "duration")]
+    "LASTPONG_SUSPECT_BAN" suspect_ban: Duration = "5m", Kind::Duration(ms(SEC), ms(DAY));
+    /// Addresses that this is not done to. By default this machine itself, where a proxy may stand that is not listed;
+    /// LASTPONG_TRUSTED_PROXIES are never suspect.
+    #[serde(deserialize_with = "network_list")]
+    "LASTPONG_SUSPECT_EXEMPT" suspect_exempt: Vec<IpNet> = "127.0.0.0/8,::1", Kind::Networks;
     /// Let anyone read /metrics.
     "LASTPONG_METRICS_PUBLIC" metrics_public: bool = "false", Kind::Flag;
-    /// A device that connects so often within the flap window is flapping.
-    "LASTPONG_FLAP_COUNT" flap_count: u32 = "15", Kind::Count(2, 100_000), later;
+    /// A device that connects so often within the flap window is flapping: one event says so, and the next only after a
+    /// whole window in which it was not.
+    "LASTPONG_FLAP_COUNT" flap_count: u32 = "15", Kind::Count(2, 100_000);
     /// The flap window.
     #[serde(deserialize_with = "duration")]
-    "LASTPONG_FLAP_WINDOW" flap_window: Duration = "1m", Kind::Duration(ms(SEC), ms(DAY)), later;
+    "LASTPONG_FLAP_WINDOW" flap_window: Duration = "1m", Kind::Duration(ms(SEC), ms(DAY));
     /// How long a flapping device is banned; 0s is not at all.
     #[serde(deserialize_with = "duration")]
-    "LASTPONG_FLAP_BAN" flap_ban: Duration = "0s", Kind::Duration(ms(0), ms(365 * DAY)), later;
+    "LASTPONG_FLAP_BAN" flap_ban: Duration = "0s", Kind::Duration(ms(0), ms(365 * DAY));
 
     ["TLS"]
     /// Certificate chain of the listener in PEM, its own first. When set, everything is within TLS (1.2 or 1.3). A change

@@ -182,7 +182,7 @@ fn what_is_without_effect_is_told_once_it_is_changed() {
         ("LASTPONG_PING_INTERVAL", "1s"),
     ])
     .unwrap();
-    assert_eq!(s.without_effect(), ["LASTPONG_SUSPECT_EVENTS", "LASTPONG_FLAP_BAN"]);
+    assert_eq!(s.without_effect(), ["LASTPONG_SUSPECT_EVENTS"]);
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl Doors {
     /// Who asks, as the audit names him, and from where.
     pub(super) fn signature(&self, caller: &Caller, request: &HttpRequest) -> Signature {
         let actor = caller.user.as_ref().map_or_else(|| "admin token".to_owned(), ToString::to_string);
-        let remote_addr = self.auth.proxies.peer(request.head()).map(|peer| peer.ip);
+        let remote_addr = self.auth.proxies.peer(request.head()).map(|peer| peer.addr.ip());
         Signature { actor, remote_addr, node: self.node_id.clone() }
     }
 

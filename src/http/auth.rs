@@ -17,10 +17,10 @@ use actix_web::{FromRequest, HttpRequest, web};
 use futures_util::future::LocalBoxFuture;
 
 use super::browser::same_origin;
-use super::peer::Proxies;
 use super::{Doors, cookie};
 use crate::ids::UserName;
 use crate::login::Logins;
+use crate::peer::Proxies;
 use crate::problem::Problem;
 use crate::role::Role;
 use crate::secret::Secret;

@@ -239,7 +239,7 @@ async fn attempt(
     let Some(peer) = doors.auth.proxies.peer(request.head()) else {
         return Err(Problem::bad_request("no peer address"));
     };
-    let opened = doors.auth.logins.attempt(&given.username, given.password, peer.ip, kind).await;
+    let opened = doors.auth.logins.attempt(&given.username, given.password, peer.addr.ip(), kind).await;
     opened.map_err(|refused| {
         let detail = refused.to_string();
         match refused {

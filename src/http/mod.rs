@@ -29,7 +29,6 @@ mod metrics;
 mod node;
 mod openapi;
 mod pages;
-pub mod peer;
 pub(crate) mod query;
 mod record;
 mod sessions;

@@ -1,18 +1,18 @@
 //! How often one may try: by address and by name, with the time passed in.
 //!
-//! Each key has a few attempts at once and then one now and then: the generic cell rate algorithm, as in `rate`. An
+//! Each key has a few attempts at once and then one now and then: see `rate::keyed`. An
 //! attempt is counted when it begins, so that many at once find no more room than one after the other; one that
 //! succeeds is given back. An address of IPv6 stands for its /64, which is what one subscriber has.
 //!
 //! Memory is bounded: a full table forgets the key that tried least. Left out on purpose: counting across nodes. With
 //! `n` of them behind a balancer one may try up to `n` times as often.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::ids::UserName;
+use crate::peer::subscriber;
+use crate::rate::keyed::{Allowance, Keyed};
 use crate::time::Mono;
 
 /// Keys in each of the two tables.
@@ -21,22 +21,16 @@ const MOST_KEYS: usize = 10_000;
 const PER_ADDRESS: Allowance = Allowance { at_once: 20, every: Duration::from_secs(6) };
 const PER_NAME: Allowance = Allowance { at_once: 10, every: Duration::from_secs(10) };
 
-#[derive(Debug, Clone, Copy)]
-struct Allowance {
-    at_once: u32,
-    every: Duration,
-}
-
 /// Who tried how often, on this node.
 #[derive(Debug)]
 pub struct Attempts {
-    addresses: Table<IpAddr>,
-    names: Table<UserName>,
+    addresses: Keyed<IpAddr>,
+    names: Keyed<UserName>,
 }
 
 impl Default for Attempts {
     fn default() -> Self {
-        Self { addresses: Table::new(PER_ADDRESS), names: Table::new(PER_NAME) }
+        Self { addresses: Keyed::new(PER_ADDRESS, MOST_KEYS), names: Keyed::new(PER_NAME, MOST_KEYS) }
     }
 }
 
@@ -57,64 +51,6 @@ impl Attempts {
         self.addresses.give_back(&subscriber(from));
         if let Some(name) = name {
             self.names.give_back(name);
-        }
-    }
-}
-
-/// Whom an address stands for.
-fn subscriber(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-        v4 => v4,
-    }
-}
-
-#[derive(Debug)]
-struct Table<K> {
-    allowance: Allowance,
-    /// When the next attempt would be exactly on schedule, in microseconds; past, the key is as good as unknown.
-    on_schedule: HashMap<K, u64>,
-}
-
-impl<K: Hash + Eq + Clone> Table<K> {
-    fn new(allowance: Allowance) -> Self {
-        Self { allowance, on_schedule: HashMap::new() }
-    }
-
-    fn every(&self) -> u64 {
-        self.allowance.every.as_micros() as u64
-    }
-
-    fn take(&mut self, key: &K, now: Mono) -> Result<(), Duration> {
-        let next = self.on_schedule.get(key).map_or(now.0, |at| now.0.max(*at)) + self.every();
-        let early = next.saturating_sub(now.0 + self.every() * u64::from(self.allowance.at_once));
-        if early > 0 {
-            return Err(Duration::from_micros(early));
-        }
-        if !self.on_schedule.contains_key(key) {
-            self.make_room(now);
-        }
-        self.on_schedule.insert(key.clone(), next);
-        Ok(())
-    }
-
-    fn give_back(&mut self, key: &K) {
-        let every = self.every();
-        if let Some(at) = self.on_schedule.get_mut(key) {
-            *at = at.saturating_sub(every);
-        }
-    }
-
-    fn make_room(&mut self, now: Mono) {
-        if self.on_schedule.len() < MOST_KEYS {
-            return;
-        }
-        self.on_schedule.retain(|_, at| *at > now.0);
-        if self.on_schedule.len() >= MOST_KEYS
-            && let Some(least) =
-                self.on_schedule.iter().min_by_key(|(_, at)| **at).map(|(key, _)| key.clone())
-        {
-            self.on_schedule.remove(&least);
         }
     }
 }
@@ -184,11 +120,11 @@ mod tests {
         for n in 0..3 * MOST_KEYS as u32 {
             attempts.begin(address(1_000 + n), Some(&name(1 + n as usize)), NOW).unwrap();
         }
-        assert!(attempts.names.on_schedule.len() <= MOST_KEYS);
-        assert!(attempts.addresses.on_schedule.len() <= MOST_KEYS);
+        assert!(attempts.names.len() <= MOST_KEYS);
+        assert!(attempts.addresses.len() <= MOST_KEYS);
         assert!(attempts.begin(address(7), Some(&name(0)), NOW).is_err(), "many names made it forget one");
         let later = NOW + Duration::from_secs(3_600);
         attempts.begin(address(1), Some(&name(1_000_000)), later).unwrap();
-        assert_eq!(attempts.names.on_schedule.len(), 1, "what is over is not forgotten");
+        assert_eq!(attempts.names.len(), 1, "what is over is not forgotten");
     }
 }

@@ -16,11 +16,14 @@ pub struct RecordMetrics {
     pub runs_lost: IntCounter,
     /// When this node last read what is banned, in Unix seconds.
     pub bans_read: IntGauge,
+    /// Episodes of flapping that this node told of.
+    pub flapping: IntCounter,
 }
 
 impl RecordMetrics {
     pub(super) fn new(r: &Registry) -> Self {
         let runs_lost = "How often this node was declared lost by another, and went on as another run.";
+        let flapping = "Devices that began to come and go too often.";
         Self {
             event_log_events: gauge(
                 r,
@@ -33,6 +36,7 @@ impl RecordMetrics {
                 "When this node last read from the record what is banned, in Unix seconds; 0 before the first time.",
             ),
             runs_lost: register(r, IntCounter::new("lastpong_runs_lost_total", runs_lost).expect(FIXED)),
+            flapping: register(r, IntCounter::new("lastpong_flapping_total", flapping).expect(FIXED)),
         }
     }
 }

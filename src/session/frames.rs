@@ -11,6 +11,8 @@ use actix_http::ws::{OpCode, Parser};
 use actix_web_actors::ws::{CloseReason, ProtocolError};
 use bytes::{Bytes, BytesMut};
 
+use crate::time::Mono;
+
 /// What one frame may be, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameLimits {
@@ -80,6 +82,7 @@ struct Message {
     data: BytesMut,
     /// How much of the data is known to be UTF-8.
     valid: usize,
+    since: Mono,
 }
 
 impl Decoder {
@@ -97,6 +100,11 @@ impl Decoder {
     /// Nothing is unread.
     pub fn is_between_frames(&self) -> bool {
         self.unread.is_empty()
+    }
+
+    /// Since when a message has been waiting for its last fragment.
+    pub fn unfinished_since(&self) -> Option<Mono> {
+        self.message.as_ref().map(|message| message.since)
     }
 
     /// Forgets what was not decoded.
@@ -149,7 +157,8 @@ impl Decoder {
             OpCode::Binary if last => Inbound::Binary(payload.freeze()),
             OpCode::Text | OpCode::Binary => {
                 let data = BytesMut::from(&payload[..]);
-                let mut message = Box::new(Message { text: opcode == OpCode::Text, data, valid: 0 });
+                let mut message =
+                    Box::new(Message { text: opcode == OpCode::Text, data, valid: 0, since: Mono::now() });
                 message.check(false)?;
                 self.message = Some(message);
                 Inbound::Fragment

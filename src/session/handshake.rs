@@ -21,7 +21,8 @@ use crate::bans::Banned;
 use crate::config::{Settings, TlsClients};
 use crate::event::{Connected, Meta};
 use crate::ids::{DeviceType, EventId, SessionId};
-use crate::metrics::Handshake;
+use crate::metrics::{Handshake, Limit, Metrics};
+use crate::peer::Proxies;
 use crate::problem::Problem;
 use crate::rate::Rate;
 use crate::store::{Start, Told};
@@ -55,6 +56,8 @@ pub struct Gate {
     /// Where each token opens one session only.
     pub once: Option<Arc<Once>>,
     pub admission: Arc<Admission>,
+    pub proxies: Proxies,
+    pub metrics: Arc<Metrics>,
 }
 
 /// Someone who may come in.
@@ -82,19 +85,43 @@ pub(crate) struct Asked {
 type Refused = (Handshake, Problem);
 
 impl Gate {
+    /// Who asks, by the socket or by a proxy that is believed.
+    pub fn peer(&self, head: &RequestHead) -> Option<SocketAddr> {
+        self.proxies.peer(head).map(|peer| peer.addr)
+    }
+
     /// Whether this request opens a session; `shown` is what a client certificate says of who sends it.
     ///
     /// # Errors
     /// The answer to give instead.
-    pub fn admit(
+    pub async fn admit(
         &self,
         head: &RequestHead,
+        shown: Result<Option<Client>, NoDevice>,
+    ) -> Result<Admitted, Refused> {
+        let no_address = || (Handshake::Malformed, Problem::bad_request("no peer address"));
+        let remote_addr = self.peer(head).ok_or_else(no_address)?;
+        self.admission.look(remote_addr.ip(), Mono::now()).map_err(|refusal| self.limited(refusal))?;
+        let admitted = match self.consider(head, remote_addr, shown) {
+            Ok(admitted) => self.claim(admitted).await,
+            refused => refused,
+        };
+        if let Err((Handshake::Malformed | Handshake::Unauthorized | Handshake::TokenUsed, _)) = &admitted {
+            self.admission.strike(remote_addr.ip(), Mono::now());
+        }
+        admitted
+    }
+
+    fn consider(
+        &self,
+        head: &RequestHead,
+        remote_addr: SocketAddr,
         shown: Result<Option<Client>, NoDevice>,
     ) -> Result<Admitted, Refused> {
         let malformed = |problem| (Handshake::Malformed, problem);
         verify_handshake(head).map_err(|error| malformed(not_a_handshake(error)))?;
         let asked = Asked::parse(head.uri.query().unwrap_or("")).map_err(malformed)?;
-        let remote_addr = head.peer_addr.ok_or_else(|| malformed(Problem::bad_request("no peer address")))?;
+        self.check_meta(&asked.meta)?;
         self.check_origin(head.headers())?;
         let (bans, now) = (self.admission.bans(), Timestamp::now());
         if let Some(why) = bans.refuse_address(remote_addr.ip(), now) {
@@ -105,7 +132,7 @@ impl Gate {
         let (revoked, device) = (self.admission.revoked(), &claims.device_id);
         let proof = revoked.proof(&claims);
         if revoked.refuses(device, proof, now) {
-            return Err(unauthorized("the token was revoked"));
+            return Err(unauthorized("the token or certificate was revoked"));
         }
         if let Some(why) = bans.refuse(device, remote_addr.ip(), now) {
             return Err(banned(why));
@@ -116,7 +143,8 @@ impl Gate {
             let allowed = format!("{granted}, as the token says");
             return Err(malformed(Problem::bad_input("device_type", asked.as_str(), &allowed)));
         }
-        let pass = self.admission.enter(remote_addr.ip(), Mono::now()).map_err(limited)?;
+        let pass =
+            self.admission.enter(remote_addr.ip(), Mono::now()).map_err(|refusal| self.limited(refusal))?;
         let trace_id = trace::trace_id(traceparent(head.headers()));
         let by_token = token.is_some();
         Ok(Admitted { claims, by_token, proof, asked, trace_id, remote_addr, pass, subprotocol })
@@ -149,6 +177,24 @@ impl Gate {
         }
     }
 
+    fn limited(&self, refusal: Refusal) -> Refused {
+        if let Some(limit) = refusal.limit() {
+            self.metrics.limited(limit);
+        }
+        limited(refusal)
+    }
+
+    fn check_meta(&self, meta: &Meta) -> Result<(), Refused> {
+        let (said, most) =
+            (meta.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>(), self.settings.max_meta_bytes);
+        if said <= most {
+            return Ok(());
+        }
+        self.metrics.limited(Limit::Meta);
+        let allowed = format!("at most {most} bytes, keys and values together");
+        Err((Handshake::Malformed, Problem::bad_input("meta.KEY", &format!("{said} bytes"), &allowed)))
+    }
+
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refused> {
         let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
         let host = headers.get(header::HOST).and_then(|h| h.to_str().ok());
@@ -165,10 +211,7 @@ impl Gate {
     }
 
     /// Takes the token for this session, where each opens only one. Last of all, for it cannot be given back.
-    ///
-    /// # Errors
-    /// The answer to give instead.
-    pub async fn claim(&self, admitted: Admitted) -> Result<Admitted, Refused> {
+    async fn claim(&self, admitted: Admitted) -> Result<Admitted, Refused> {
         let Some(once) = self.once.as_ref().filter(|_| admitted.by_token) else { return Ok(admitted) };
         let claimed = once.claim(&admitted.claims).await;
         claimed.map(|()| admitted).map_err(|error| {
@@ -344,13 +387,16 @@ fn limited(refusal: Refusal) -> Refused {
     };
     // Spread, so that those who were refused together do not return together.
     let later = RETRY_SECONDS + rand::random_range(0..=RETRY_SECONDS);
+    let soon = |wait: Duration| wait.as_secs() + 1 + rand::random_range(0..=2);
     match refusal {
         Refusal::Draining => (Handshake::Draining, Problem::unavailable(detail, later)),
         Refusal::Overloaded => (Handshake::Overloaded, Problem::unavailable(detail, later)),
         Refusal::Sessions | Refusal::SessionsPerIp => too_many(later),
-        Refusal::Handshakes { retry_after } => {
-            too_many(retry_after.as_secs() + 1 + rand::random_range(0..=2))
+        Refusal::Handshakes { retry_after } | Refusal::HandshakesPerIp { retry_after } => {
+            too_many(soon(retry_after))
         }
+        Refusal::Slowed { retry_after } => too_many(soon(retry_after) + later),
+        Refusal::HeldOff { retry_after } => too_many(retry_after.as_secs() + later),
     }
 }
 

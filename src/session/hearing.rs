@@ -45,6 +45,7 @@ impl Session {
             Received::Gone(gone) => self.gone(gone),
             Received::Frame(Inbound::Close(_)) if self.has_ended() => self.leave(),
             _ if self.has_ended() => {}
+            Received::Bytes(count) => self.count_bytes(count, now.mono),
             Received::Violation(violation) => {
                 self.heard_frame(now);
                 self.violated(violation);

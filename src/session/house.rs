@@ -31,6 +31,12 @@ pub struct House {
     pub socket: Limits,
     /// Zero is no limit.
     pub frames_per_sec: u32,
+    /// Zero is no limit.
+    pub bytes_per_sec: u64,
+    /// A message of the largest size, with its heads.
+    pub bytes_at_once: u64,
+    /// How long a message may take to be complete.
+    pub message_timeout: Duration,
     /// How long a start may take to be durable.
     pub patience: Duration,
     pub close_timeout: Duration,
@@ -69,11 +75,15 @@ impl House {
             socket: Limits {
                 frames,
                 output: settings.max_output_bytes as u32,
+                output_of_all: settings.max_output_total / settings.workers,
                 no_progress: pace.verdict() * 2,
             },
             pace,
             poller,
             frames_per_sec: settings.frames_per_sec,
+            bytes_per_sec: settings.bytes_per_sec as u64,
+            bytes_at_once: settings.bytes_per_sec.max(settings.max_message_bytes * 2) as u64,
+            message_timeout: settings.message_timeout,
             patience: settings.handshake_timeout,
             close_timeout: settings.close_timeout,
             noted: Noted::default(),

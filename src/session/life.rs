@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::chaos::{Safety, lacks};
 use crate::event::{Connected, Disconnected};
 use crate::ids::{EventId, SessionId};
+use crate::metrics::Limit;
 use crate::protocol::ToDevice;
 use crate::rate::Schedule;
 use crate::reason::{DetectedBy, Reason};
@@ -28,9 +29,9 @@ use crate::trace;
 use actix::Addr;
 
 use super::actor::{Begin, SessionActor};
-use super::frames::{Frame, Violation};
+use super::frames::Frame;
 use super::house::House;
-use super::socket::{Gone, Socket};
+use super::socket::{Gone, OverBound, Socket};
 use super::state::{Action, Liveness};
 
 /// One session.
@@ -42,7 +43,8 @@ pub struct Session {
     pub(super) liveness: RefCell<Liveness>,
     /// Zero until it is known.
     device_seq: Cell<i64>,
-    frames: Cell<Schedule>,
+    pub(super) frames: Cell<Schedule>,
+    pub(super) bytes: Cell<Schedule>,
     ended: Cell<bool>,
     /// The token expires then; or, where it ended, the socket is shut.
     limit: Cell<Attended>,
@@ -64,7 +66,7 @@ pub struct Parts {
 }
 
 /// How an end came about, beyond its reason.
-enum Farewell {
+pub(super) enum Farewell {
     /// The connection is gone: nobody to say goodbye to.
     None,
     Close(Option<u16>),
@@ -81,6 +83,7 @@ impl Session {
             liveness: RefCell::new(Liveness::new(Clocks { mono: parts.connected, ..now }, house.patience)),
             device_seq: Cell::new(0),
             frames: Cell::default(),
+            bytes: Cell::default(),
             ended: Cell::new(false),
             limit: Cell::new(now.attended + parts.authenticated_for),
             actor: Cell::new(Some(parts.actor)),
@@ -146,25 +149,13 @@ impl Session {
 
     /// Sends a frame, or ends the session where too much waits already.
     pub fn send(&self, frame: Frame<'_>) {
-        if self.socket.send(frame).is_err() {
+        if let Err(over) = self.socket.send(frame) {
+            self.house.metrics().limited(match over {
+                OverBound::Own => Limit::Output,
+                OverBound::Total => Limit::OutputTotal,
+            });
             self.end(Reason::SlowConsumer, DetectedBy::Socket);
         }
-    }
-
-    /// Counts a frame from the device. False where it was one too many and ended the session.
-    pub fn count_frame(&self, now: Mono) -> bool {
-        // What came while this node stood still comes all at once, and not for the device's haste.
-        if self.house.frames_per_sec == 0 || self.house.roster.is_catching_up(now) {
-            return true;
-        }
-        let mut frames = self.frames.get();
-        if frames.take(self.house.frames_per_sec, now).is_err() {
-            self.house.metrics().messages.refused.inc();
-            self.end(Reason::RateLimited, DetectedBy::Socket);
-            return false;
-        }
-        self.frames.set(frames);
-        true
     }
 
     pub fn heard_frame(&self, now: Clocks) {
@@ -179,16 +170,6 @@ impl Session {
     /// The device said `bye`: it is sent a normal close, which it has yet to echo.
     pub fn left(&self) {
         self.closed_by_device(Some(1000));
-    }
-
-    pub fn violated(&self, violation: Violation) {
-        self.house.metrics().messages.refused.inc();
-        let (reason, code) = match violation {
-            Violation::Protocol => (Reason::ProtocolError, Reason::ProtocolError.close_code()),
-            Violation::Utf8 => (Reason::ProtocolError, Some(1007)),
-            Violation::TooBig => (Reason::MessageTooBig, Reason::MessageTooBig.close_code()),
-        };
-        self.end_with(reason, DetectedBy::Socket, code, Farewell::Close(code));
     }
 
     /// The connection is gone, before the session's end or after.
@@ -207,12 +188,18 @@ impl Session {
         self.house.roster.leave(self.key, self.start.session_id);
     }
 
-    fn end(&self, reason: Reason, detected_by: DetectedBy) {
+    pub(super) fn end(&self, reason: Reason, detected_by: DetectedBy) {
         let code = reason.close_code();
         self.end_with(reason, detected_by, code, Farewell::Close(code));
     }
 
-    fn end_with(&self, reason: Reason, detected_by: DetectedBy, close_code: Option<u16>, farewell: Farewell) {
+    pub(super) fn end_with(
+        &self,
+        reason: Reason,
+        detected_by: DetectedBy,
+        close_code: Option<u16>,
+        farewell: Farewell,
+    ) {
         let state = self.liveness.borrow().state();
         let (Some(state), true) = (state, self.liveness.borrow_mut().end()) else { return };
         let house = &self.house;
@@ -274,6 +261,9 @@ impl Session {
     fn check_liveness(&self, now: Clocks) {
         if self.liveness.borrow().awaits_pong() && !lacks(Safety::StallGuard) {
             self.hear_out();
+        }
+        if self.is_overdue(now.mono) {
+            return;
         }
         let action = self.liveness.borrow_mut().on_deadline(now, &self.house.pace, rand::random());
         match action {

@@ -18,8 +18,10 @@ use socket2::SockRef;
 use super::frames::{self, Decoder, Frame, FrameLimits, Inbound, Violation};
 use super::poller::{Owner, Place, Poller};
 use super::tcp;
-use super::wire::{NotSent, Taken, Wire, is_for_later};
+pub use super::wire::OverBound;
+use super::wire::{Bounds, NotSent, Taken, Wire, is_for_later};
 use crate::supervisor::closeup::SocketStats;
+use crate::time::Mono;
 use crate::tls::Stream;
 
 /// The most bytes taken from a socket in one go.
@@ -41,6 +43,8 @@ pub enum Received {
     Answer(u64),
     /// What RFC 6455 forbids. Only the end of the connection comes after it.
     Violation(Violation),
+    /// So many bytes were read; what they are comes after it.
+    Bytes(usize),
     /// The connection is gone. Nothing comes after it.
     Gone(Gone),
 }
@@ -64,10 +68,6 @@ impl Gone {
     }
 }
 
-/// More output waits for the peer than may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OverBound;
-
 /// A taken-over connection.
 pub struct Socket {
     wire: Wire,
@@ -76,6 +76,7 @@ pub struct Socket {
     place: Cell<Option<Place>>,
     incoming: RefCell<Incoming>,
     bound: u32,
+    bound_of_all: usize,
     /// A write failed so.
     broken: Cell<Option<Gone>>,
     last: Cell<Last>,
@@ -103,6 +104,8 @@ pub struct Limits {
     pub frames: FrameLimits,
     /// The most output, in bytes, that may wait for the kernel.
     pub output: u32,
+    /// The same for all sockets of this thread together, in memory taken for it.
+    pub output_of_all: usize,
     /// The longest that written data may stay unacknowledged.
     pub no_progress: Duration,
 }
@@ -111,11 +114,12 @@ impl Socket {
     /// `read` is what came after the handshake and was read with it. Nothing is read before [`listen`](Self::listen).
     pub fn new(
         stream: impl Into<Stream>,
-        read: BytesMut,
+        mut read: BytesMut,
         limits: Limits,
         poller: Rc<Poller>,
     ) -> io::Result<Self> {
-        let (stream, tls) = stream.into().into_parts();
+        let (stream, tls, ahead) = stream.into().into_parts();
+        read.extend_from_slice(&ahead);
         let stream = stream.into_std()?;
         let socket = SockRef::from(&stream);
         socket.set_tcp_nodelay(true)?;
@@ -128,6 +132,7 @@ impl Socket {
             place: Cell::new(None),
             incoming: RefCell::new(incoming),
             bound: limits.output,
+            bound_of_all: limits.output_of_all,
             broken: Cell::new(None),
             last: Cell::new(Last::Open),
         })
@@ -149,33 +154,33 @@ impl Socket {
     /// # Errors
     /// More would wait than may. The peer gets the frame as a whole or, where a part of it was sent, still the rest.
     pub fn send(&self, frame: Frame<'_>) -> Result<(), OverBound> {
-        self.send_within(self.bound as usize, frame)
+        self.send_within(Bounds { own: self.bound as usize, of_all: self.bound_of_all }, frame)
     }
 
     /// Sends a frame, usually a close, as the last, whatever waits before it; then no more output is taken.
     pub fn send_last(&self, frame: Frame<'_>) {
-        let _ = self.send_within(usize::MAX, frame);
+        let _ = self.send_within(Bounds::NONE, frame);
         if self.last.get() == Last::Open {
             self.last.set(Last::Given);
         }
         self.finish();
     }
 
-    fn send_within(&self, bound: usize, frame: Frame<'_>) -> Result<(), OverBound> {
+    fn send_within(&self, bounds: Bounds, frame: Frame<'_>) -> Result<(), OverBound> {
         WRITE.with_borrow_mut(|encoded| {
             encoded.clear();
             frame.write(encoded);
-            self.send_bytes(bound, encoded)
+            self.send_bytes(bounds, encoded)
         })
     }
 
-    fn send_bytes(&self, bound: usize, bytes: &[u8]) -> Result<(), OverBound> {
+    fn send_bytes(&self, bounds: Bounds, bytes: &[u8]) -> Result<(), OverBound> {
         if self.last.get() != Last::Open || self.broken.get().is_some() {
             return Ok(());
         }
-        match self.wire.send(bytes, bound) {
+        match self.wire.send(bytes, bounds) {
             Ok(()) => Ok(()),
-            Err(NotSent::OverBound) => Err(OverBound),
+            Err(NotSent::OverBound(over)) => Err(over),
             Err(NotSent::Broken(error)) => {
                 self.broken.set(Some(Gone::by(&error)));
                 self.remind();
@@ -216,6 +221,7 @@ impl Socket {
                 scratch.resize(SCRATCH, 0);
             }
             let Taken::Bytes(read, more) = self.wire.read(scratch)? else { return Ok(None) };
+            see(Received::Bytes(read));
             let answer = if more { None } else { incoming.answer(&scratch[..read]) };
             if answer.is_none() && !incoming.discarding {
                 incoming.decoder.feed(scratch.split_to(read));
@@ -236,6 +242,11 @@ impl Socket {
             Err(error) => see(gone(Gone::by(&error))),
         }
         false
+    }
+
+    /// Since when a message has been waiting for its last fragment.
+    pub fn unfinished_since(&self) -> Option<Mono> {
+        self.incoming.borrow().decoder.unfinished_since()
     }
 
     /// From here on what comes in is only taken, not looked at.

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use crate::supervisor::closeup::SocketStats;
 
@@ -28,6 +29,14 @@ pub fn stats(socket: impl AsFd, output_waiting_bytes: usize) -> io::Result<Socke
         path_mtu: info.tcpi_pmtu,
         output_waiting_bytes,
     })
+}
+
+/// How long ago the peer was sent anything.
+///
+/// # Errors
+/// The system does not tell, or it is no TCP connection.
+pub fn since_sent(socket: impl AsFd) -> io::Result<Duration> {
+    info(socket).map(|info| Duration::from_millis(info.tcpi_last_data_sent.into()))
 }
 
 #[expect(unsafe_code, reason = "no crate at hand has a safe form of TCP_INFO")]

@@ -12,9 +12,11 @@ use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
-use bytes::{Buf, BytesMut};
+use bytes::Buf;
 use rustls::ServerConnection;
 use socket2::SockRef;
+
+use super::output::{self, SHARE, Waiting};
 
 /// The most of a frame that goes into one record of TLS: so much more than its bound may wait for a slow reader.
 const RECORD: usize = 4 * 1024;
@@ -30,7 +32,7 @@ pub struct Wire {
 #[derive(Default)]
 struct Behind {
     /// Output that neither the kernel nor TLS took yet.
-    waiting: BytesMut,
+    waiting: Waiting,
     tls: Option<Box<ServerConnection>>,
 }
 
@@ -43,10 +45,31 @@ pub enum Taken {
     End,
 }
 
+/// The most output that may wait for the kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    pub own: usize,
+    /// Of all sockets of this thread together, in memory taken for it.
+    pub of_all: usize,
+}
+
+impl Bounds {
+    pub const NONE: Self = Self { own: usize::MAX, of_all: usize::MAX };
+}
+
+/// More output waits for the peer than may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OverBound {
+    /// For this one.
+    Own,
+    /// For all together, and this one has its share of that.
+    Total,
+}
+
 /// Why output was not taken.
 #[derive(Debug)]
 pub enum NotSent {
-    OverBound,
+    OverBound(OverBound),
     Broken(io::Error),
 }
 
@@ -63,18 +86,18 @@ impl Wire {
 
     /// How much output waits.
     pub fn waiting(&self) -> usize {
-        self.behind.borrow().as_ref().map_or(0, |behind| behind.waiting.len())
+        self.behind.borrow().as_ref().map_or(0, |behind| behind.waiting.bytes.len())
     }
 
     /// Sends what is taken now; the rest waits.
     ///
     /// # Errors
-    /// More than `bound` would wait: nothing was taken, or, where a part was sent, the rest waits all the same. Or the
+    /// More would wait than may: nothing was taken, or, where a part was sent, the rest waits all the same. Or the
     /// connection is broken.
-    pub fn send(&self, bytes: &[u8], bound: usize) -> Result<(), NotSent> {
+    pub fn send(&self, bytes: &[u8], bounds: Bounds) -> Result<(), NotSent> {
         let mut held = self.behind.borrow_mut();
         let mut sent = 0;
-        if held.as_ref().is_none_or(|behind| behind.waiting.is_empty()) {
+        if held.as_ref().is_none_or(|behind| behind.waiting.bytes.is_empty()) {
             let tls = held.as_mut().and_then(|behind| behind.tls.as_deref_mut());
             sent = write(&self.stream, tls, bytes).map_err(NotSent::Broken)?;
         }
@@ -82,11 +105,18 @@ impl Wire {
         if rest.is_empty() {
             return Ok(());
         }
-        let over = held.as_ref().map_or(0, |behind| behind.waiting.len()) + rest.len() > bound;
-        if !over || sent > 0 {
-            held.get_or_insert_default().waiting.extend_from_slice(rest);
+        let waits = held.as_ref().map_or(0, |behind| behind.waiting.bytes.len()) + rest.len();
+        let over = if waits > bounds.own {
+            Some(OverBound::Own)
+        } else if waits > SHARE && output::held() > bounds.of_all {
+            Some(OverBound::Total)
+        } else {
+            None
+        };
+        if over.is_none() || sent > 0 {
+            held.get_or_insert_default().waiting.push(rest);
         }
-        if over { Err(NotSent::OverBound) } else { Ok(()) }
+        over.map_or(Ok(()), |over| Err(NotSent::OverBound(over)))
     }
 
     /// Moves waiting output on. After an error none waits.
@@ -96,13 +126,13 @@ impl Wire {
     pub fn flush(&self) -> io::Result<()> {
         let mut held = self.behind.borrow_mut();
         let Some(Behind { waiting, tls }) = held.as_deref_mut() else { return Ok(()) };
-        let written = write(&self.stream, tls.as_deref_mut(), waiting);
+        let written = write(&self.stream, tls.as_deref_mut(), &waiting.bytes);
         match &written {
-            Ok(sent) => waiting.advance(*sent),
-            Err(_) => waiting.clear(),
+            Ok(sent) => waiting.bytes.advance(*sent),
+            Err(_) => waiting.bytes.clear(),
         }
-        if waiting.is_empty() {
-            *waiting = BytesMut::new();
+        if waiting.bytes.is_empty() {
+            *waiting = Waiting::default();
             if tls.is_none() {
                 *held = None;
             }

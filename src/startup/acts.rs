@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use crate::cluster::audit;
 use crate::cluster::bans::{BanWatch, Parts};
+use crate::cluster::flaps::Flaps;
 use crate::cluster::revocations::{self, RevocationWatch};
 use crate::http::acts::Acts;
 use crate::store::audit::Book;
@@ -52,6 +53,15 @@ impl Node {
         }
         self.aside.spawn(bans.run());
         self.follow_revocations(running).await?;
+        let flaps = Flaps {
+            feed: running.doors.feed.clone(),
+            store: self.stores.sql.clone(),
+            bans: acts.bans.clone(),
+            node: self.settings.node_id.clone(),
+            ban: self.settings.flap_ban,
+            metrics: running.metrics.clone(),
+        };
+        self.aside.spawn(flaps.follow());
         self.aside.spawn(audit::keep_moving(acts.book.clone()));
         let log_filter = acts.log_filter.clone();
         self.aside.spawn(async move { log_filter.keep().await });

@@ -5,6 +5,7 @@ use crate::http::health::Probe;
 use crate::ids::Run;
 use crate::secret::make_private_dir;
 use crate::store::Store;
+use crate::store::flapping::Flapping;
 use crate::store::journal::Journal;
 use crate::store::live::Live;
 
@@ -23,19 +24,24 @@ impl Stores {
     /// # Errors
     /// One line that says what cannot be opened, and what to do.
     pub fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let flapping = Flapping {
+            count: settings.flap_count as usize,
+            window: settings.flap_window,
+            ban: settings.flap_ban,
+        };
         let redis = settings.redis_url.as_ref().and_then(|url| RedisUrl::parse(url.expose()));
         match settings.database() {
             Database::Sqlite(path) => {
                 if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
                     make_private_dir(folder)?;
                 }
-                Ok(Self { sql: Store::open_sqlite(&path)?, journal: None, redis })
+                Ok(Self { sql: Store::open_sqlite(&path)?.with_flapping(flapping), journal: None, redis })
             }
             Database::Postgres(url) => {
                 make_private_dir(&settings.data_dir)?;
                 let journal = Journal::open(&settings.data_dir.join("journal.db"), &settings.node_id)?;
                 let sql = Store::open_postgres(&url, &settings.node_id, Some(journal.home()))?;
-                Ok(Self { sql, journal: Some(journal), redis })
+                Ok(Self { sql: sql.with_flapping(flapping), journal: Some(journal), redis })
             }
         }
     }

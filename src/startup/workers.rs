@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use actix::Actor;
 use actix_http::HttpService;
-use actix_http::error::DispatchError;
 use actix_server::Server;
-use actix_service::{ServiceFactoryExt, fn_service, map_config};
+use actix_service::{IntoService, Service, ServiceFactory, fn_factory, fn_service, map_config};
 use actix_web::App;
 use actix_web::dev::AppConfig;
 use actix_web::web::Data;
@@ -21,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::config::Settings;
+use crate::front::{self, Connections, Front, Received};
 use crate::http::events_ws::SILENCE;
 use crate::http::{self, Doors};
 use crate::ids::Run;
@@ -43,6 +43,9 @@ use super::{LAST_WORDS, Node};
 /// Connections that may wait to be accepted, as far as `net.core.somaxconn` allows.
 const BACKLOG: i32 = 8192;
 
+/// What one worker's server takes beyond the limit of connections, to refuse it.
+const SPARE: usize = 1_000;
+
 /// With room for those who all return at once.
 pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
@@ -62,18 +65,40 @@ fn prepare(connection: &TcpStream) {
     }
 }
 
-/// A connection as HTTP is to have it, and whose it is.
-async fn connected(
-    stream: TcpStream,
-    handshakes: Option<Rc<Handshakes>>,
-) -> Result<(Stream, Option<SocketAddr>), DispatchError> {
-    let peer = stream.peer_addr().ok();
-    prepare(&stream);
-    let stream = match handshakes {
-        Some(handshakes) => handshakes.accept(stream).await?,
-        None => stream.into(),
-    };
-    Ok((stream, peer))
+/// HTTP behind its front. What waits there has none of HTTP's buffers: those are made with its call.
+fn behind<H>(
+    front: Rc<Front>,
+    http: H,
+) -> impl ServiceFactory<TcpStream, Config = (), Response = (), Error = (), InitError = H::InitError>
+where
+    H: ServiceFactory<(Stream, Option<SocketAddr>), Config = (), Response = ()> + 'static,
+    H::Service: 'static,
+    H::Error: std::fmt::Debug,
+{
+    let http = Rc::new(http);
+    fn_factory(move || {
+        let (front, http) = (front.clone(), http.clone());
+        async move {
+            let http = Rc::new(http.new_service(()).await?);
+            let serve = move |stream: TcpStream| {
+                let (front, http) = (front.clone(), http.clone());
+                async move {
+                    prepare(&stream);
+                    let Some(Received { stream, peer, place: _place }) = front.receive(stream).await else {
+                        return Ok(());
+                    };
+                    let handle = front::handle(stream.tcp());
+                    let served =
+                        Box::pin(front::watched(handle, front.patience, http.call((stream, Some(peer)))));
+                    if let Some(Err(error)) = served.await {
+                        log::debug!(error:? = error, peer:% = peer; "a connection ended");
+                    }
+                    Ok::<_, ()>(())
+                }
+            };
+            Ok::<_, H::InitError>(serve.into_service())
+        }
+    })
 }
 
 /// Each session is an open file: takes all that the system grants.
@@ -117,17 +142,22 @@ pub(super) struct Workers {
 
 impl Workers {
     pub(super) fn listen(self, listener: TcpListener) -> anyhow::Result<Server> {
-        let head_timeout = self.settings.handshake_timeout;
-        let workers = self.settings.workers;
+        let settings = self.settings.clone();
+        let (head_timeout, workers) = (settings.handshake_timeout, settings.workers);
+        let connections =
+            Connections::new(settings.max_connections, settings.max_connections_per_ip as usize);
         let server = Server::build()
             .workers(workers)
+            // Those beyond the limit are told so, and do not fill the backlog.
+            .max_concurrent_connections(settings.max_connections + SPARE)
             .disable_signals()
             .shutdown_timeout(LAST_WORDS.as_secs())
             .listen("lastpong", listener, move || {
                 let upgrades = Rc::new(self.supervised());
                 let doors = self.doors.clone();
                 let app = App::new().app_data(doors).configure(http::routes);
-                let handshakes = self.handshakes().map(Rc::new);
+                let tls = self.handshakes();
+                let front = Rc::new(Front::new(&settings, connections.clone(), tls, self.metrics.clone()));
                 let http = HttpService::build()
                     .client_request_timeout(head_timeout)
                     .client_disconnect_timeout(Duration::ZERO)
@@ -139,7 +169,7 @@ impl Workers {
                         }
                     }))
                     .h1(map_config(app, |()| AppConfig::default()));
-                fn_service(move |stream: TcpStream| connected(stream, handshakes.clone())).and_then(http)
+                behind(front, http)
             })?
             .run();
         Ok(server)

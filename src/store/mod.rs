@@ -13,6 +13,7 @@ pub mod audit;
 pub mod bans;
 mod error;
 mod filter;
+pub mod flapping;
 pub(crate) mod heard;
 pub mod journal;
 pub mod live;

@@ -14,6 +14,7 @@ mod actions;
 mod batch;
 mod calls;
 mod cluster;
+mod columns;
 mod connect;
 mod held;
 mod lane;
@@ -38,6 +39,7 @@ use diesel_async::RunQueryDsl;
 use futures_util::FutureExt;
 use uuid::Uuid;
 
+use super::flapping::Flapping;
 use super::{
     Committed, EventFilter, EventPage, HeardPage, HistoryFilter, LogBounds, SessionRecord, StoreError, Write,
 };
@@ -75,6 +77,7 @@ pub struct PostgresStore {
     reading: Lane,
     lease: Lane,
     following: Lane,
+    flapping: Option<Flapping>,
 }
 
 impl PostgresStore {
@@ -93,7 +96,13 @@ impl PostgresStore {
             reading: Lane::new(&connector, READING)?,
             lease: Lane::new(&connector, LEASE)?,
             following: Lane::new(&connector, FOLLOWING)?,
+            flapping: None,
         })
+    }
+
+    /// See [`super::Store::with_flapping`].
+    pub fn with_flapping(self, rule: Flapping) -> Self {
+        Self { flapping: Some(rule), ..self }
     }
 
     /// Brings the tables up to date, made where there are none, and names the migrations that this took.
@@ -143,8 +152,10 @@ impl PostgresStore {
     }
 
     pub async fn commit(&self, run: &Run, batch: Arc<Vec<Write>>) -> Result<Committed, StoreError> {
-        let run = run.clone();
-        self.writing.call(move |conn| async move { batch::commit(conn, &run, &batch).await }.boxed()).await
+        let (run, flapping) = (run.clone(), self.flapping);
+        self.writing
+            .call(move |conn| async move { batch::commit(conn, &run, flapping, &batch).await }.boxed())
+            .await
     }
 
     pub async fn recover(
@@ -165,7 +176,7 @@ impl PostgresStore {
                             return Ok(Vec::new());
                         }
                         let ends: Vec<_> = left.iter().map(|left| ending.of(left)).collect();
-                        let events = batch::commit(conn, &run, &ends).await?.events;
+                        let events = batch::commit(conn, &run, None, &ends).await?.events;
                         // None where a peer ended all of them meanwhile: there may be more.
                         if !events.is_empty() {
                             return Ok(events);

@@ -27,6 +27,7 @@ use std::time::Duration;
 use diesel::SqliteConnection;
 use diesel::r2d2::{ConnectionManager, CustomizeConnection, Pool};
 
+use super::flapping::Flapping;
 use super::{
     Committed, EventFilter, EventPage, HeardPage, HistoryFilter, LogBounds, SessionRecord, StoreError, Write,
 };
@@ -49,6 +50,7 @@ const READER_WAIT: Duration = Duration::from_secs(5);
 pub struct SqliteStore {
     writer: writer::Writer,
     readers: Pool<ConnectionManager<SqliteConnection>>,
+    flapping: Option<Flapping>,
 }
 
 impl SqliteStore {
@@ -76,7 +78,12 @@ impl SqliteStore {
             .connection_customizer(Box::new(ReadOnly))
             .build_unchecked(ConnectionManager::new(opened.url.clone()));
         let writer = writer::Writer::start(opened)?;
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, flapping: None })
+    }
+
+    /// See [`super::Store::with_flapping`].
+    pub fn with_flapping(self, rule: Flapping) -> Self {
+        Self { flapping: Some(rule), ..self }
     }
 
     pub async fn begin(&self, run: &Run, at: Timestamp) -> Result<(), StoreError> {
@@ -85,8 +92,8 @@ impl SqliteStore {
     }
 
     pub async fn commit(&self, run: &Run, batch: Arc<Vec<Write>>) -> Result<Committed, StoreError> {
-        let run = run.clone();
-        self.writer.run(move |conn| batch::commit(conn, &run, &batch)).await
+        let (run, flapping) = (run.clone(), self.flapping);
+        self.writer.run(move |conn| batch::commit(conn, &run, flapping, &batch)).await
     }
 
     pub async fn recover(

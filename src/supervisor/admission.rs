@@ -8,20 +8,28 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::suspects::{Hold, Policy, Suspects};
 use crate::bans::Bans;
+use crate::metrics::Limit;
+use crate::peer::subscriber;
 use crate::rate::Rate;
+use crate::rate::keyed::{Allowance, Keyed};
 use crate::revoked::Revoked;
 use crate::time::Mono;
 
 /// Facts that may be on their way to the store before newcomers are asked to wait: some seconds of its work.
 const MAX_BACKLOG: usize = 50_000;
+/// Addresses whose handshakes are counted.
+const MOST_ADDRESSES: usize = 50_000;
 
 /// The limits; zero is none.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Limits {
     pub sessions: usize,
     pub sessions_per_ip: usize,
     pub handshakes_per_sec: u32,
+    pub handshakes_per_sec_per_ip: u32,
+    pub suspects: Policy,
 }
 
 #[derive(Debug)]
@@ -30,6 +38,8 @@ pub struct Admission {
     live: AtomicUsize,
     per_ip: Mutex<HashMap<IpAddr, usize>>,
     handshakes: Option<Mutex<Rate>>,
+    handshakes_per_ip: Option<Mutex<Keyed<IpAddr>>>,
+    suspects: Mutex<Suspects>,
     backlog: AtomicUsize,
     draining: AtomicBool,
     store_away: Arc<AtomicBool>,
@@ -50,6 +60,31 @@ pub enum Refusal {
     SessionsPerIp,
     #[error("too many handshakes a second")]
     Handshakes { retry_after: Duration },
+    #[error("too many handshakes a second from this address")]
+    HandshakesPerIp { retry_after: Duration },
+    #[error(
+        "too much came from this address that was no handshake or had no good token: one a second is looked at"
+    )]
+    Slowed { retry_after: Duration },
+    #[error(
+        "too much came from this address that was no handshake or had no good token: none is looked at for a while"
+    )]
+    HeldOff { retry_after: Duration },
+}
+
+impl Refusal {
+    /// The limit that was reached, where it is one.
+    pub fn limit(self) -> Option<Limit> {
+        match self {
+            Self::Draining | Self::Overloaded => None,
+            Self::Sessions => Some(Limit::Sessions),
+            Self::SessionsPerIp => Some(Limit::SessionsPerIp),
+            Self::Handshakes { .. } => Some(Limit::Handshakes),
+            Self::HandshakesPerIp { .. } => Some(Limit::HandshakesPerIp),
+            Self::Slowed { .. } => Some(Limit::AddressSlowed),
+            Self::HeldOff { .. } => Some(Limit::AddressHeldOff),
+        }
+    }
 }
 
 /// A session's place within the limits.
@@ -65,7 +100,12 @@ impl Admission {
     pub fn new(limits: Limits, store_away: Arc<AtomicBool>) -> Arc<Self> {
         let handshakes =
             (limits.handshakes_per_sec > 0).then(|| Mutex::new(Rate::new(limits.handshakes_per_sec)));
+        let per_ip = limits.handshakes_per_sec_per_ip;
+        let handshakes_per_ip =
+            (per_ip > 0).then(|| Mutex::new(Keyed::new(Allowance::per_sec(per_ip), MOST_ADDRESSES)));
         Arc::new(Self {
+            suspects: Mutex::new(Suspects::new(limits.suspects.clone())),
+            handshakes_per_ip,
             limits,
             live: AtomicUsize::new(0),
             per_ip: Mutex::default(),
@@ -86,9 +126,32 @@ impl Admission {
         &self.revoked
     }
 
+    /// Whether anything from there is looked at. Asked before the work of it.
+    pub fn look(&self, ip: IpAddr, now: Mono) -> Result<(), Refusal> {
+        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        suspects.look(ip, now).map_err(|hold| match hold {
+            Hold::Slowed(retry_after) => Refusal::Slowed { retry_after },
+            Hold::Off(retry_after) => Refusal::HeldOff { retry_after },
+        })
+    }
+
+    /// Something came from there that nobody sends who means well.
+    pub fn strike(&self, ip: IpAddr, now: Mono) {
+        let struck = self.suspects.lock().unwrap_or_else(PoisonError::into_inner).strike(ip, now);
+        if let Some(ban) = struck {
+            log::warn!(address:% = ip, for_s = ban.as_secs(); "an address is held off: too much came from it that was no handshake, had no good token or broke the protocol");
+        }
+    }
+
     /// A place for one more session from `ip`.
     pub fn enter(self: &Arc<Self>, ip: IpAddr, now: Mono) -> Result<Pass, Refusal> {
         self.open()?;
+        let ip = subscriber(ip);
+        // Before the limit of all: one address does not use up what the others have.
+        if let Some(rates) = &self.handshakes_per_ip {
+            let mut rates = rates.lock().unwrap_or_else(PoisonError::into_inner);
+            rates.take(&ip, now).map_err(|retry_after| Refusal::HandshakesPerIp { retry_after })?;
+        }
         if let Some(rate) = &self.handshakes {
             let mut rate = rate.lock().unwrap_or_else(PoisonError::into_inner);
             rate.take(now).map_err(|retry_after| Refusal::Handshakes { retry_after })?;
@@ -170,7 +233,7 @@ mod tests {
     #[test]
     fn a_place_is_given_back() {
         let admission =
-            Admission::new(Limits { sessions: 2, sessions_per_ip: 1, handshakes_per_sec: 0 }, Arc::default());
+            Admission::new(Limits { sessions: 2, sessions_per_ip: 1, ..Limits::default() }, Arc::default());
         let [a, b, c]: [IpAddr; 3] = ["127.0.0.1", "127.0.0.2", "::1"].map(|ip| ip.parse().unwrap());
         let now = Mono(0);
         let held = admission.enter(a, now).unwrap();
@@ -180,7 +243,22 @@ mod tests {
         drop((held, other));
         assert!(admission.enter(a, now).is_ok());
         assert!(admission.per_ip.lock().unwrap().is_empty());
+        let sharing: [IpAddr; 2] = ["2001:db8::1", "2001:db8::2"].map(|ip| ip.parse().unwrap());
+        let _held = admission.enter(sharing[0], now).unwrap();
+        assert_eq!(admission.enter(sharing[1], now).unwrap_err(), Refusal::SessionsPerIp, "one /64 is one");
         admission.drain(true);
         assert_eq!(admission.enter(a, now).unwrap_err(), Refusal::Draining);
+    }
+
+    #[test]
+    fn one_address_does_not_use_up_the_handshakes_of_all() {
+        let limits = Limits { handshakes_per_sec: 5, handshakes_per_sec_per_ip: 2, ..Limits::default() };
+        let admission = Admission::new(limits, Arc::default());
+        let now = Mono(1_000_000);
+        let enter = |n: u8| admission.enter(IpAddr::from([192, 0, 2, n]), now).map(drop);
+        let refused = (0..10).filter(|_| matches!(enter(1), Err(Refusal::HandshakesPerIp { .. }))).count();
+        assert_eq!(refused, 8);
+        assert_eq!((2..5).filter(|n| enter(*n).is_ok()).count(), 3);
+        assert!(matches!(enter(6), Err(Refusal::Handshakes { .. })));
     }
 }

@@ -14,6 +14,7 @@ pub mod messages;
 pub mod root;
 pub mod roster;
 pub mod snapshot;
+pub mod suspects;
 mod wheel;
 pub mod worker;
 

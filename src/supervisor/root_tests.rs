@@ -29,7 +29,7 @@ takes!(Record, Reborn, Orders);
 fn root(busy: &actix::Addr<Busy>) -> RootSupervisor {
     let registrar = Registrar { record: busy.clone().recipient(), reborn: busy.clone().recipient() };
     let run = Run { node_id: "n".parse().unwrap(), incarnation: Incarnation::new() };
-    let limits = Limits { sessions: 0, sessions_per_ip: 0, handshakes_per_sec: 0 };
+    let limits = Limits::default();
     let admission = Admission::new(limits, Arc::default());
     RootSupervisor::new(1, registrar, watch::channel(run).0, admission, Arc::default())
 }

@@ -99,6 +99,10 @@ impl Roster {
         })
     }
 
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
     pub fn clocks(&self) -> Clocks {
         self.clocks_at(Mono::now())
     }

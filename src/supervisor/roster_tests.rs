@@ -269,7 +269,7 @@ struct World<'a> {
 
 thread_local! {
     static HOUSE: (Arc<Metrics>, Arc<Admission>) = {
-        let limits = Limits { sessions: 0, sessions_per_ip: 0, handshakes_per_sec: 0 };
+        let limits = Limits::default();
         (Arc::default(), Admission::new(limits, Arc::default()))
     };
 }

@@ -63,7 +63,7 @@ impl Child for Talker {
 
 fn worker(metrics: &Arc<Metrics>) -> WorkerSupervisor {
     let busy = Busy.start();
-    let limits = Limits { sessions: 0, sessions_per_ip: 0, handshakes_per_sec: 0 };
+    let limits = Limits::default();
     let roster = Roster::new(0, metrics.clone(), Admission::new(limits, Arc::default()), Mono::now());
     let uplinks = Uplinks {
         facts: busy.clone().recipient(),

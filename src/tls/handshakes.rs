@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use super::reload::Tls;
@@ -49,36 +49,41 @@ impl Handshakes {
         Self { tls, metrics, patience, bound: bound.max(1), underway: RefCell::default(), next: Cell::new(0) }
     }
 
-    /// The connection after its handshake.
+    /// What is `then` done with the connection after its handshake, which is under way until that is over.
     ///
     /// # Errors
     /// The peer speaks no TLS that is allowed here, was too slow, or made room for others.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<Stream> {
+    pub async fn accept<T>(&self, stream: TcpStream, then: impl AsyncFnOnce(Stream) -> T) -> io::Result<T> {
         let peer = stream.peer_addr().ok();
-        let (outcome, accepted) = match timeout(self.patience, self.shake(stream)).await {
-            Ok(Ok(stream)) => (TlsHandshake::Done, Ok(stream)),
-            Ok(Err(outcome)) => outcome,
-            Err(_) => (TlsHandshake::TimedOut, Err(io::ErrorKind::TimedOut.into())),
-        };
+        let done = self.see_through(stream, then).await;
+        let outcome = done.as_ref().map_or_else(|(outcome, _)| *outcome, |_| TlsHandshake::Done);
         self.metrics.tls.handshakes.with_label_values(&[outcome.as_str()]).inc();
-        if let Err(error) = &accepted {
+        done.map_err(|(_, error)| {
             log::debug!(peer:? = peer, error:% = error; "no TLS: {}", outcome.as_str());
-        }
-        accepted
+            error
+        })
     }
 
-    async fn shake(&self, stream: TcpStream) -> Result<Stream, (TlsHandshake, io::Result<Stream>)> {
-        let failed = |error| (TlsHandshake::Failed, Err(error));
+    async fn see_through<T>(
+        &self,
+        stream: TcpStream,
+        then: impl AsyncFnOnce(Stream) -> T,
+    ) -> Result<T, (TlsHandshake, io::Error)> {
+        let too_slow = |_| (TlsHandshake::TimedOut, io::ErrorKind::TimedOut.into());
+        let failed = |error| (TlsHandshake::Failed, error);
+        let begun = Instant::now();
         // Whoever says nothing has no buffers here, and no place.
-        stream.readable().await.map_err(failed)?;
+        timeout(self.patience, stream.readable()).await.map_err(too_slow)?.map_err(failed)?;
         let (_place, given_up) = self.enter();
-        let acceptor = TlsAcceptor::from(self.tls.config());
+        let shaken = async {
+            let accepted = TlsAcceptor::from(self.tls.config()).accept(stream);
+            let stream =
+                timeout_at(begun + self.patience, accepted).await.map_err(too_slow)?.map_err(failed)?;
+            Ok(then(stream.into()).await)
+        };
         tokio::select! {
-            accepted = acceptor.accept(stream) => match accepted {
-                Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-                Err(error) => Err(failed(error)),
-            },
-            _ = given_up => Err((TlsHandshake::Refused, Err(io::ErrorKind::ConnectionAborted.into()))),
+            done = shaken => done,
+            _ = given_up => Err((TlsHandshake::Refused, io::ErrorKind::ConnectionAborted.into())),
         }
     }
 

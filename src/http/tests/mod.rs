@@ -169,7 +169,7 @@ async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
     let log = Log::new().await;
     let metrics: Arc<Metrics> = Arc::default();
     let feed = log.measured_feed(limits, metrics.clone()).await;
-    let limits = admission::Limits { sessions: 0, sessions_per_ip: 0, handshakes_per_sec: 0 };
+    let limits = admission::Limits::default();
     let admission = Admission::new(limits, Arc::default());
     let ended: Arc<Mutex<Vec<ToEnd>>> = Arc::default();
     let store = log.store.clone();
@@ -196,7 +196,7 @@ async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
         auth: auth::Auth::new(
             Secret::from("the-admin-token".to_owned()),
             Logins::new(log.store.clone(), Arc::default()),
-            peer::Proxies::default(),
+            crate::peer::Proxies::default(),
         ),
         run: watch::channel(log.run()).1,
         ends: Ends(ended.clone()).start().recipient(),

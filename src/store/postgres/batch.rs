@@ -12,12 +12,14 @@ use std::time::Duration;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use super::calls::{lastpong_commit, sole};
+use super::calls::{lastpong_commit_flapping, sole};
+use super::columns::Columns;
 use super::left::{self, Ending};
 use super::rows::Left;
 use crate::event::{Event, EventKind, EventRow};
-use crate::ids::{Incarnation, NodeId, Run, SessionId};
+use crate::ids::{EventId, Incarnation, NodeId, Run, SessionId};
 use crate::reason::{DetectedBy, Reason};
+use crate::store::flapping::{Flapping, micros};
 use crate::store::{Committed, Outcome, Start, StoreError, Told, Write};
 use crate::time::Timestamp;
 
@@ -37,6 +39,7 @@ struct Entry {
 pub(super) async fn commit(
     conn: &mut AsyncPgConnection,
     run: &Run,
+    flapping: Option<Flapping>,
     batch: &[Write],
 ) -> Result<Committed, StoreError> {
     if batch.is_empty() {
@@ -48,8 +51,8 @@ pub(super) async fn commit(
         if entries.is_empty() {
             return Ok(Committed { outcomes: vec![Outcome::Superseded; batch.len()], events: Vec::new() });
         }
-        let columns = Columns::of(&entries)?;
-        let answer = ask(conn, run, &columns).await?;
+        let columns = Columns::of(entries.iter().map(|entry| &entry.write))?;
+        let answer = ask(conn, run, flapping, &columns).await?;
         if answer.fenced {
             return Err(StoreError::Fenced);
         }
@@ -68,6 +71,15 @@ struct Answer {
     met: BTreeMap<usize, Vec<Met>>,
     seqs: Vec<i64>,
     device_seqs: Vec<i64>,
+    flaps: Vec<Flap>,
+}
+
+/// A start in the batch with which its device begins to flap, and what was told of it.
+struct Flap {
+    start: usize,
+    seq: i64,
+    device_seq: i64,
+    data: String,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -77,11 +89,33 @@ enum Met {
     InBatch(usize),
 }
 
-type Row = (bool, Vec<i64>, Vec<Option<Uuid>>, Vec<i64>, Vec<i64>, Vec<i64>);
+type Row = (
+    bool,
+    Vec<i64>,
+    Vec<Option<Uuid>>,
+    Vec<i64>,
+    Vec<i64>,
+    Vec<i64>,
+    Vec<i64>,
+    Vec<i64>,
+    Vec<i64>,
+    Vec<String>,
+);
 
-async fn ask(conn: &mut AsyncPgConnection, run: &Run, columns: &Columns) -> Result<Answer, StoreError> {
+/// More starts than a device ever has: nothing is flapping.
+const NEVER: i64 = 1 << 40;
+
+async fn ask(
+    conn: &mut AsyncPgConnection,
+    run: &Run,
+    flapping: Option<Flapping>,
+    columns: &Columns,
+) -> Result<Answer, StoreError> {
     let c = columns;
-    let call = lastpong_commit(
+    let (count, window, ban) = flapping.map_or((NEVER, 0, 0), |rule| {
+        (i64::try_from(rule.count).unwrap_or(NEVER), rule.window_us(), micros(rule.ban))
+    });
+    let call = lastpong_commit_flapping(
         run.node_id.as_str(),
         run.incarnation.0,
         &c.is_end,
@@ -101,9 +135,23 @@ async fn ask(conn: &mut AsyncPgConnection, run: &Run, columns: &Columns) -> Resu
         &c.last_pongs,
         &c.last_actives,
         &c.reconnects,
+        &c.flap_ids,
+        count,
+        window,
+        ban,
     );
-    let (fenced, newcomers, occupants, neighbours, seqs, device_seqs): Row =
-        diesel::select(call).load(conn).await.and_then(sole)?;
+    let (
+        fenced,
+        newcomers,
+        occupants,
+        neighbours,
+        seqs,
+        device_seqs,
+        flaps,
+        flap_seqs,
+        flap_numbers,
+        flap_datas,
+    ): Row = diesel::select(call).load(conn).await.and_then(sole)?;
     // The function counts from 1.
     let place =
         |n: i64| usize::try_from(n - 1).map_err(|_| StoreError::bad_row("answer", "place", &n.to_string()));
@@ -115,7 +163,11 @@ async fn ask(conn: &mut AsyncPgConnection, run: &Run, columns: &Columns) -> Resu
         };
         met.entry(place(newcomer)?).or_default().push(who);
     }
-    Ok(Answer { fenced, met, seqs, device_seqs })
+    let flaps = flaps.into_iter().zip(flap_seqs).zip(flap_numbers).zip(flap_datas);
+    let flaps = flaps
+        .map(|(((start, seq), device_seq), data)| Ok(Flap { start: place(start)?, seq, device_seq, data }))
+        .collect::<Result<_, StoreError>>()?;
+    Ok(Answer { fenced, met, seqs, device_seqs, flaps })
 }
 
 /// Puts into the batch what makes room for the newcomers: the ends of those in their way, or, where one of these
@@ -213,6 +265,7 @@ fn committed(
         return Err(StoreError::Broken("the database answered for another batch than it was asked".into()));
     }
     let mut done = Committed { outcomes: vec![Outcome::Superseded; asked], events: Vec::new() };
+    let flap_ids = columns.flap_ids;
     let numbers = answer.seqs.iter().zip(&answer.device_seqs);
     for ((entry, data), (&seq, &device_seq)) in entries.iter().zip(columns.datas).zip(numbers) {
         if let Some(outcome) = entry.asked.and_then(|n| done.outcomes.get_mut(n)).filter(|_| device_seq > 0) {
@@ -222,7 +275,32 @@ fn committed(
             done.events.push(event(&entry.write, &run.node_id, seq, device_seq, data));
         }
     }
+    for flap in &answer.flaps {
+        let start = entries.get(flap.start).and_then(Entry::start);
+        let (Some(start), Some(Some(id))) = (start, flap_ids.get(flap.start)) else {
+            return Err(StoreError::Broken("the database tells of a start that it was not given".into()));
+        };
+        done.events.push(flapping(start, EventId(*id), &run.node_id, flap));
+    }
     Ok(done)
+}
+
+fn flapping(start: &Start, id: EventId, told_by: &NodeId, flap: &Flap) -> Arc<Event> {
+    let data = &start.data;
+    let row = EventRow {
+        seq: flap.seq,
+        device_seq: Some(flap.device_seq),
+        id,
+        kind: EventKind::DeviceFlapping,
+        time: data.connected_at,
+        node_id: told_by.clone(),
+        device_id: Some(data.device_id.clone()),
+        device_type: Some(data.device_type.clone()),
+        session_id: Some(data.session_id),
+        reason: None,
+        data: flap.data.clone(),
+    };
+    Arc::new(row.into())
 }
 
 fn event(write: &Write, told_by: &NodeId, seq: i64, device_seq: i64, data: String) -> Arc<Event> {
@@ -251,83 +329,4 @@ fn event(write: &Write, told_by: &NodeId, seq: i64, device_seq: i64, data: Strin
         data,
     };
     Arc::new(row.into())
-}
-
-/// The batch, turned over: an array for each of the function's parameters.
-#[derive(Default)]
-struct Columns {
-    is_end: Vec<bool>,
-    past: Vec<bool>,
-    event_ids: Vec<Uuid>,
-    session_ids: Vec<Uuid>,
-    device_ids: Vec<String>,
-    device_types: Vec<String>,
-    node_ids: Vec<String>,
-    runs: Vec<Uuid>,
-    times: Vec<i64>,
-    datas: Vec<String>,
-    remote_addrs: Vec<Option<String>>,
-    metas: Vec<Option<String>>,
-    trace_ids: Vec<Option<String>>,
-    reasons: Vec<Option<&'static str>>,
-    last_pongs: Vec<Option<i64>>,
-    last_actives: Vec<Option<i64>>,
-    reconnects: Vec<Option<i64>>,
-}
-
-impl Columns {
-    fn of(entries: &[Entry]) -> Result<Self, StoreError> {
-        let mut columns = Columns::default();
-        for entry in entries {
-            columns.push(&entry.write)?;
-        }
-        Ok(columns)
-    }
-
-    fn push(&mut self, write: &Write) -> Result<(), StoreError> {
-        let (event_id, session_id, device_id, device_type, node_id, run) = match write {
-            Write::Start(Start { event_id, data: d, .. }) => {
-                (event_id, d.session_id, &d.device_id, &d.device_type, &d.node_id, d.incarnation)
-            }
-            Write::End(end) => {
-                let d = &end.data;
-                (&end.event_id, d.session_id, &d.device_id, &d.device_type, &d.node_id, d.incarnation)
-            }
-        };
-        self.event_ids.push(event_id.0);
-        self.session_ids.push(session_id.0);
-        self.device_ids.push(device_id.as_str().to_owned());
-        self.device_types.push(device_type.as_str().to_owned());
-        self.node_ids.push(node_id.as_str().to_owned());
-        self.runs.push(run.0);
-        let start = match write {
-            Write::Start(start) => Some(start),
-            Write::End(_) => None,
-        };
-        let end = match write {
-            Write::Start(_) => None,
-            Write::End(end) => Some(&*end.data),
-        };
-        self.is_end.push(end.is_some());
-        self.past.push(start.is_some_and(|start| start.told == Told::Past));
-        let data = start.map(|start| &*start.data);
-        self.times.extend(data.map(|d| d.connected_at.0).or(end.map(|d| d.disconnected_at.0)));
-        self.datas.push(match write {
-            Write::Start(start) => to_json(&*start.data)?,
-            Write::End(end) => to_json(&*end.data)?,
-        });
-        self.remote_addrs.push(data.map(|d| d.remote_addr.to_string()));
-        self.metas.push(data.map(|d| to_json(&d.meta)).transpose()?);
-        self.trace_ids.push(data.and_then(|d| d.trace_id.clone()));
-        self.reasons.push(end.map(|d| d.reason.as_str()));
-        self.last_pongs.push(end.and_then(|d| d.last_pong_at).map(|t| t.0));
-        self.last_actives.push(end.map(|d| d.last_active_at.0));
-        self.reconnects.push(end.map(|d| i64::from(d.reconnect_count)));
-        Ok(())
-    }
-}
-
-fn to_json<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value)
-        .map_err(|error| StoreError::Broken(format!("a row cannot be written: {error}")))
 }

@@ -20,7 +20,7 @@ pub(super) fn sole<Row>(mut answer: Vec<Row>) -> QueryResult<Row> {
 extern "SQL" {
     fn lastpong_begin(of_node: Text, run: Uuid, at: BigInt, home: Nullable<Uuid>) -> Bool;
 
-    fn lastpong_commit(
+    fn lastpong_commit_flapping(
         told_by: Text,
         run: Uuid,
         is_end: Array<Bool>,
@@ -40,7 +40,22 @@ extern "SQL" {
         last_pongs: Array<Nullable<BigInt>>,
         last_actives: Array<Nullable<BigInt>>,
         reconnects: Array<Nullable<BigInt>>,
-    ) -> Record<(Bool, Array<BigInt>, Array<Nullable<Uuid>>, Array<BigInt>, Array<BigInt>, Array<BigInt>)>;
+        flap_ids: Array<Nullable<Uuid>>,
+        flap_count: BigInt,
+        flap_window: BigInt,
+        flap_ban: BigInt,
+    ) -> Record<(
+        Bool,
+        Array<BigInt>,
+        Array<Nullable<Uuid>>,
+        Array<BigInt>,
+        Array<BigInt>,
+        Array<BigInt>,
+        Array<BigInt>,
+        Array<BigInt>,
+        Array<BigInt>,
+        Array<Text>,
+    )>;
 
     fn lastpong_fenced(of_node: Text, run: Uuid) -> Bool;
 

@@ -162,7 +162,7 @@ impl PostgresStore {
                     let ending = Ending { reason, by: detected_by, detected: Timestamp::now() };
                     let ends: Vec<_> =
                         left::sessions(conn, &[id]).await?.iter().map(|left| ending.of(left)).collect();
-                    Ok(batch::commit(conn, &run, &ends).await?.events.pop())
+                    Ok(batch::commit(conn, &run, None, &ends).await?.events.pop())
                 }
                 .boxed()
             })
@@ -232,7 +232,7 @@ async fn reap(
             return Ok(Vec::new());
         }
         let ends: Vec<_> = left.iter().map(|left| ending.of(left)).collect();
-        let events = batch::commit(conn, run, &ends).await?.events;
+        let events = batch::commit(conn, run, None, &ends).await?.events;
         // None where others ended all of them meanwhile: there may be more.
         if !events.is_empty() {
             return Ok(events);

@@ -12,26 +12,36 @@ use diesel::prelude::*;
 
 use super::read::newest;
 use super::rows::{ACTIVE, word};
-use super::statements::{EndSession, NumberDevice};
+use super::statements::{EndSession, NumberDevice, StartsOf};
 use crate::event::{Connected, Disconnected, Event, EventKind, EventRow};
 use crate::ids::{DeviceId, DeviceType, EventId, Incarnation, NodeId, Run, SessionId};
 use crate::reason::Reason;
+use crate::store::flapping::Flapping;
 use crate::store::schema::{devices, events, log_head, session_records};
 use crate::store::{Committed, Outcome, StoreError, Write};
 
 pub(super) fn commit(
     conn: &mut SqliteConnection,
     run: &Run,
+    flapping: Option<Flapping>,
     batch: &[Write],
 ) -> Result<Committed, StoreError> {
     let mut record = Record::read(conn, batch)?;
-    let outcomes = batch
-        .iter()
-        .map(|write| match write {
-            Write::Start(start) => record.start(start.event_id, &run.node_id, &start.data),
-            Write::End(end) => record.end(end.event_id, &run.node_id, &end.data),
-        })
-        .collect::<Result<_, _>>()?;
+    let mut outcomes = Vec::with_capacity(batch.len());
+    for write in batch {
+        outcomes.push(match write {
+            Write::Start(start) => {
+                let before = record.log.len();
+                let outcome = record.start(start.event_id, &run.node_id, &start.data)?;
+                let is_new = record.log.len() > before;
+                if let (Some(rule), Outcome::Recorded { device_seq }, true) = (flapping, outcome, is_new) {
+                    record.look_for_flapping(conn, rule, &run.node_id, &start.data, device_seq)?;
+                }
+                outcome
+            }
+            Write::End(end) => record.end(end.event_id, &run.node_id, &end.data)?,
+        });
+    }
     Ok(Committed { outcomes, events: record.write(conn)? })
 }
 
@@ -51,10 +61,13 @@ struct Session {
     incarnation: Option<Incarnation>,
 }
 
+#[derive(Default)]
 struct Device<'a> {
     last_seq: i64,
     /// Where this batch uses numbers of it: what it says that it is.
     device_type: Option<&'a DeviceType>,
+    /// Its starts in this batch.
+    started: Vec<i64>,
 }
 
 impl<'a> Record<'a> {
@@ -73,7 +86,7 @@ impl<'a> Record<'a> {
                 Write::End(end) => (end.data.session_id, &end.data.device_id),
             };
             record.sessions.insert(session_id, None);
-            record.devices.insert(device_id.as_str(), Device { last_seq: 0, device_type: None });
+            record.devices.insert(device_id.as_str(), Device::default());
         }
         for (id, session) in &mut record.sessions {
             *session = read_session(conn, *id)?;
@@ -144,9 +157,59 @@ impl<'a> Record<'a> {
         Ok(Outcome::Recorded { device_seq })
     }
 
+    /// Tells of the device where its start that was just written, with this number, begins an episode of flapping.
+    fn look_for_flapping(
+        &mut self,
+        conn: &mut SqliteConnection,
+        rule: Flapping,
+        said_by: &NodeId,
+        data: &'a Connected,
+        device_seq: i64,
+    ) -> Result<(), StoreError> {
+        let id = data.device_id.as_str();
+        let device = self.devices.entry(id).or_default();
+        let earlier = device.started.len();
+        device.started.push(data.connected_at.0);
+        let last = rule.count - 1;
+        if device_seq <= 2 * last as i64 {
+            return Ok(());
+        }
+        // In most cases one row is looked for, and it is older than the window.
+        let oldest = match earlier.checked_sub(last) {
+            Some(at) => device.started.get(at).copied(),
+            None => StartsOf::device(id, last - earlier - 1, 1).load(conn)?.pop(),
+        };
+        if oldest.is_none_or(|oldest| data.connected_at.0 - oldest > rule.window_us()) {
+            return Ok(());
+        }
+        let mut starts: Vec<i64> = device.started.iter().rev().copied().collect();
+        if let Some(more) = rule.looks_back().checked_sub(earlier) {
+            starts.extend(StartsOf::device(id, 0, more).load::<i64>(conn)?);
+        }
+        if !rule.begins_with(&starts) {
+            return Ok(());
+        }
+        let told = to_json(&rule.told(data, &starts))?;
+        let (seq, device_seq) = self.next_numbers(&data.device_id, &data.device_type);
+        self.log.push(EventRow {
+            seq,
+            device_seq: Some(device_seq),
+            id: EventId::new(),
+            kind: EventKind::DeviceFlapping,
+            time: data.connected_at,
+            node_id: said_by.clone(),
+            device_id: Some(data.device_id.clone()),
+            device_type: Some(data.device_type.clone()),
+            session_id: Some(data.session_id),
+            reason: None,
+            data: told,
+        });
+        Ok(())
+    }
+
     /// The `seq` and `device_seq` of the next event.
     fn next_numbers(&mut self, id: &'a DeviceId, device_type: &'a DeviceType) -> (i64, i64) {
-        let device = self.devices.entry(id.as_str()).or_insert(Device { last_seq: 0, device_type: None });
+        let device = self.devices.entry(id.as_str()).or_default();
         device.last_seq += 1;
         device.device_type = Some(device_type);
         self.newest += 1;

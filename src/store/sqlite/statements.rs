@@ -4,7 +4,7 @@
 //! vary; to parse them took longer than to run them. Those below do not vary, and Diesel keeps them.
 
 use diesel::prelude::*;
-use diesel::query_builder::{AstPass, QueryFragment, QueryId};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Nullable, Text};
 use diesel::sqlite::Sqlite;
 
@@ -61,6 +61,35 @@ impl QueryFragment<Sqlite> for NumberDevice<'_> {
     }
 }
 
+/// When a device's sessions began, the one last recorded first: `limit` of them, without the first `offset`.
+pub(super) struct StartsOf<'a> {
+    device_id: &'a str,
+    offset: i64,
+    limit: i64,
+}
+
+impl<'a> StartsOf<'a> {
+    pub fn device(device_id: &'a str, offset: usize, limit: usize) -> Self {
+        let number = |n| i64::try_from(n).unwrap_or(i64::MAX);
+        Self { device_id, offset: number(offset), limit: number(limit) }
+    }
+}
+
+impl QueryFragment<Sqlite> for StartsOf<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Sqlite>) -> QueryResult<()> {
+        out.push_sql("SELECT start_time FROM session_records WHERE device_id = ");
+        out.push_bind_param::<Text, _>(self.device_id)?;
+        out.push_sql(" ORDER BY rowid DESC LIMIT ");
+        out.push_bind_param::<BigInt, _>(&self.limit)?;
+        out.push_sql(" OFFSET ");
+        out.push_bind_param::<BigInt, _>(&self.offset)
+    }
+}
+
+impl Query for StartsOf<'_> {
+    type SqlType = BigInt;
+}
+
 /// Says that the words are the same whatever the values: Diesel's leave to keep the statement prepared.
 macro_rules! kept {
     ($($statement:ident),*) => {
@@ -75,4 +104,4 @@ macro_rules! kept {
     };
 }
 
-kept!(EndSession, NumberDevice);
+kept!(EndSession, NumberDevice, StartsOf);

@@ -58,7 +58,7 @@ pub(super) fn recover(
             Ok(Write::End(End { event_id: EventId::new(), data }))
         })
         .collect::<Result<Vec<_>, StoreError>>()?;
-    Ok(super::batch::commit(conn, run, &ends)?.events)
+    Ok(super::batch::commit(conn, run, None, &ends)?.events)
 }
 
 /// Deletes from the old end as far as every event is older: where a clock once ran ahead, its events are kept until

@@ -71,6 +71,8 @@ impl Server {
             ("HANDSHAKES_PER_SEC", "100000"),
             ("MAX_SESSIONS_PER_IP", "100000"),
             ("DRAIN_SPREAD", "0s"),
+            // Devices of the tests come and go as no other does.
+            ("FLAP_COUNT", "10000"),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))

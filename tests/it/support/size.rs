@@ -9,6 +9,8 @@
 //! - `TEST_IDENTITIES`: devices of as many names and types that come and go.
 //! - `TEST_TRIES`: tokens that are changed by chance and tried.
 //! - `TEST_ROUND_TRIPS`: pings that a device on a public client answers.
+//! - `TEST_SLOW`: connections that send half a request; `TEST_DEAF`: devices that never read; `TEST_FLOOD`: frames of a
+//!   flood.
 //! - `TEST_DEADLINES=1`: the promised times are held too. That needs a release build (`TEST_LASTPONG`) and a machine
 //!   that has nothing else to do; elsewhere they are only said.
 
@@ -51,6 +53,18 @@ pub fn tries() -> usize {
 /// At least a few hundred, so that there are more types than are told apart.
 pub fn identities() -> usize {
     number("TEST_IDENTITIES", 600)
+}
+
+pub fn slow() -> usize {
+    number("TEST_SLOW", 500)
+}
+
+pub fn deaf() -> usize {
+    number("TEST_DEAF", 100)
+}
+
+pub fn flood() -> usize {
+    number("TEST_FLOOD", 20_000)
 }
 
 /// Sessions that a browser is shown.

@@ -1,0 +1,1 @@
+DROP FUNCTION lastpong_commit_flapping;

@@ -1,0 +1,365 @@
+//! What stands before HTTP: a connection gets no further, and costs no buffer, until the whole head of its first request
+//! lies in the kernel.
+//!
+//! - Until then nothing is read, only looked at: a connection that waits costs this process about a kilobyte, and the
+//!   kernel what it has received. Within TLS the head has to be read: until it is there, the connection is one of the
+//!   few that may have a handshake under way.
+//! - Connections that are not sessions are bounded, and by address. One too many takes the place of the one that has
+//!   waited longest for its head; where none waits it is refused.
+//! - A head has a time and a size. What is no HTTP/1.1, or could be understood in two ways, is refused here, so
+//!   that whoever sends it is told why in one form.
+//! - Where proxies say so, their connections begin with a PROXY header, and from there on its address is the peer's.
+//! - A connection that is being served and was sent nothing for a while is closed: of later heads and of bodies HTTP
+//!   keeps no time.
+//!
+//! Left out on purpose: later requests of a connection, beyond that. They are for HTTP's own bounds (128 KiB a head).
+
+mod head;
+mod places;
+mod proxy_protocol;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_http::StatusCode;
+use bytes::{BufMut, BytesMut};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+
+use crate::config::Settings;
+use crate::metrics::{Limit, Metrics};
+use crate::peer::Proxies;
+use crate::problem::{CONTENT_TYPE, Problem};
+use crate::session::tcp;
+use crate::tls::{Handshakes, Stream};
+
+use places::Places;
+pub use places::{Connections, Place};
+
+/// How long a connection that is being served may be sent nothing, beyond the time for a head. Streams are sent
+/// something every 15 s.
+const QUIET: Duration = Duration::from_secs(20);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// Of what a refused peer has sent, so much is taken in, so that closing does not cut off the answer to it.
+const TAKEN_IN: usize = 64 * 1024;
+/// How long a peer that was refused within TLS has to take the answer.
+const LAST_WORD: Duration = Duration::from_secs(1);
+const RETRY_SECONDS: u64 = 2;
+
+/// The front of one worker.
+pub struct Front {
+    /// For the head of a request.
+    pub patience: Duration,
+    /// None where connections are plain.
+    tls: Option<Handshakes>,
+    head_bytes: usize,
+    proxies: Proxies,
+    proxy_protocol: bool,
+    places: Rc<Places>,
+    metrics: Arc<Metrics>,
+}
+
+/// A connection that HTTP may have.
+pub struct Received {
+    pub stream: Stream,
+    pub peer: SocketAddr,
+    /// Held for as long as it is HTTP's.
+    pub place: Place,
+}
+
+/// Why a connection gets no further.
+#[derive(Debug)]
+enum Refused {
+    /// It is gone, or is not answered.
+    Gone,
+    Limit(Limit, Problem),
+    Bad(Problem),
+}
+
+impl From<io::Error> for Refused {
+    fn from(_: io::Error) -> Self {
+        Self::Gone
+    }
+}
+
+impl Front {
+    pub fn new(
+        settings: &Settings,
+        connections: Arc<Connections>,
+        tls: Option<Handshakes>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            patience: settings.handshake_timeout,
+            tls,
+            head_bytes: settings.max_header_bytes,
+            proxies: Proxies::of(settings),
+            proxy_protocol: settings.proxy_protocol,
+            places: Places::new(connections, metrics.clone()),
+            metrics,
+        }
+    }
+
+    /// Waits for the head of the first request; none where there will be no request, and the peer was told why.
+    pub async fn receive(&self, stream: TcpStream) -> Option<Received> {
+        let socket = stream.peer_addr().ok()?;
+        let begun = match self.wait(&stream, socket).await {
+            Ok(begun) => begun,
+            Err(refused) => {
+                // What speaks TLS would not understand it.
+                if let (Some(problem), None) = (self.counted(refused), &self.tls) {
+                    refuse(&stream, &problem);
+                }
+                return None;
+            }
+        };
+        let (peer, place) = begun;
+        let stream = match &self.tls {
+            Some(handshakes) => self.within(handshakes, stream).await?,
+            None => stream.into(),
+        };
+        Some(Received { stream, peer, place })
+    }
+
+    /// How a refusal is told, where it is.
+    fn counted(&self, refused: Refused) -> Option<Problem> {
+        match refused {
+            Refused::Gone => None,
+            Refused::Bad(problem) => Some(problem),
+            Refused::Limit(limit, problem) => {
+                self.metrics.limited(limit);
+                Some(problem)
+            }
+        }
+    }
+
+    /// A place for it, and whose it is; where it is plain, once the head of a request is there.
+    async fn wait(&self, stream: &TcpStream, socket: SocketAddr) -> Result<(SocketAddr, Place), Refused> {
+        let trusted = self.proxies.trusts(socket.ip());
+        let place = self.places.enter((!trusted).then(|| socket.ip())).map_err(|limit| {
+            let detail = "too many connections that are not sessions: try again later";
+            Refused::Limit(limit, Problem::unavailable(detail, later()))
+        })?;
+        let waiting = self.places.wait();
+        let head = async {
+            let mut peer = socket;
+            if self.proxy_protocol && trusted {
+                peer = self.proxy_header(stream).await?.unwrap_or(socket);
+            }
+            if self.tls.is_none() {
+                self.head(stream).await?;
+            }
+            Ok::<_, Refused>(peer)
+        };
+        tokio::select! {
+            peer = head => Ok((peer?, place)),
+            () = tokio::time::sleep(self.patience) => Err(self.too_slow()),
+            () = waiting.overtaken() => {
+                let detail = "too many connections are waiting with half a request: this one waited longest";
+                Err(Refused::Limit(Limit::Connections, Problem::unavailable(detail, later())))
+            }
+        }
+    }
+
+    /// The connection once the head of a request has come within TLS, of which there is no looking without taking it.
+    async fn within(&self, handshakes: &Handshakes, stream: TcpStream) -> Option<Stream> {
+        let waiting = self.places.wait();
+        let first = async |mut stream: Stream| {
+            let head = tokio::time::timeout(self.patience, self.head_within(&mut stream)).await;
+            match head.unwrap_or_else(|_| Err(self.too_slow())) {
+                Ok(head) => {
+                    stream.unread(head);
+                    Some(stream)
+                }
+                Err(refused) => {
+                    let answer = self.counted(refused).map(|problem| answer(&problem))?;
+                    let told = async {
+                        stream.write_all(answer.as_bytes()).await?;
+                        stream.shutdown().await
+                    };
+                    // Gone, or too slow: nothing to be done about either.
+                    let _ = tokio::time::timeout(LAST_WORD, told).await;
+                    None
+                }
+            }
+        };
+        tokio::select! {
+            received = handshakes.accept(stream, first) => received.ok().flatten(),
+            () = waiting.overtaken() => {
+                self.metrics.limited(Limit::Connections);
+                None
+            }
+        }
+    }
+
+    fn too_slow(&self) -> Refused {
+        let detail = format!("the head of a request has to be here within {} ms", self.patience.as_millis());
+        let problem = Problem::new(StatusCode::REQUEST_TIMEOUT, detail);
+        Refused::Limit(Limit::HeaderTime, problem)
+    }
+
+    fn too_long(&self) -> Refused {
+        let detail = format!("the head of a request has at most {} bytes", self.head_bytes);
+        let problem = Problem::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail);
+        Refused::Limit(Limit::HeaderBytes, problem)
+    }
+
+    async fn proxy_header(&self, stream: &TcpStream) -> Result<Option<SocketAddr>, Refused> {
+        let mut found = None;
+        let whole = until(stream, proxy_protocol::MOST, |bytes| {
+            let parsed = proxy_protocol::parse(bytes);
+            let done = !matches!(parsed, Ok(None));
+            found = Some(parsed);
+            done
+        });
+        whole.await?;
+        match found {
+            Some(Ok(Some(header))) => {
+                take(stream, header.length)?;
+                Ok(header.client)
+            }
+            _ => Err(Refused::Bad(Problem::bad_request(
+                "this proxy's connections have to begin with a PROXY protocol header, version 2",
+            ))),
+        }
+    }
+
+    async fn head(&self, stream: &TcpStream) -> Result<(), Refused> {
+        let (mut seen, mut verdict) = (0, Ok(()));
+        let most = self.head_bytes;
+        let whole = until(stream, most, |bytes| {
+            let end = head::end(bytes, seen);
+            seen = bytes.len();
+            if let Some(end) = end {
+                verdict = head::check(&bytes[..end]);
+            }
+            end.is_some()
+        });
+        match whole.await? {
+            true => verdict.map_err(Refused::Bad),
+            false => Err(self.too_long()),
+        }
+    }
+
+    /// What has come of a stream once the head of a request is among it.
+    async fn head_within(&self, stream: &mut Stream) -> Result<BytesMut, Refused> {
+        let (mut read, mut seen) = (BytesMut::with_capacity(1024), 0);
+        loop {
+            let room = self.head_bytes - read.len();
+            if stream.read_buf(&mut (&mut read).limit(room)).await? == 0 {
+                return Err(Refused::Gone);
+            }
+            if let Some(end) = head::end(&read, seen) {
+                return head::check(&read[..end]).map(|()| read).map_err(Refused::Bad);
+            }
+            if read.len() >= self.head_bytes {
+                return Err(self.too_long());
+            }
+            seen = read.len();
+        }
+    }
+}
+
+/// When to come back, in seconds: spread, so that those who were refused together do not return together.
+fn later() -> u64 {
+    RETRY_SECONDS + rand::random_range(0..=RETRY_SECONDS)
+}
+
+/// Sees `served` through, for as long as its connection is sent something now and then: none where it was not.
+pub async fn watched<T>(
+    connection: io::Result<OwnedFd>,
+    patience: Duration,
+    served: impl Future<Output = T>,
+) -> Option<T> {
+    let Ok(connection) = connection else { return Some(served.await) };
+    let mut served = std::pin::pin!(served);
+    loop {
+        match tokio::time::timeout(LOOK, &mut served).await {
+            Ok(done) => return Some(done),
+            Err(_) => {
+                let most = patience + QUIET;
+                if tcp::since_sent(&connection).unwrap_or(most) >= most {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Another handle on the connection, for [`watched`].
+///
+/// # Errors
+/// Too many files are open.
+pub fn handle(stream: &TcpStream) -> io::Result<OwnedFd> {
+    stream.as_fd().try_clone_to_owned()
+}
+
+/// Waits until `enough` says so of what lies unread, of at most `most` bytes; false where those are not enough.
+async fn until(stream: &TcpStream, most: usize, mut enough: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
+    loop {
+        let ready = stream.ready(Interest::READABLE).await?;
+        let looked = stream.try_io(Interest::READABLE, || {
+            let looked = head::peek(stream, most, |bytes| match bytes.len() {
+                0 => Err(io::ErrorKind::UnexpectedEof.into()),
+                _ if enough(bytes) => Ok(true),
+                n if n >= most => Ok(false),
+                // Until there is more: the system tells of it again.
+                _ => Err(io::ErrorKind::WouldBlock.into()),
+            });
+            looked.flatten()
+        });
+        match looked {
+            // Nothing more will come.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ready.is_read_closed() => {}
+            done => return done,
+        }
+    }
+}
+
+/// Takes these bytes, which are there.
+fn take(stream: &TcpStream, mut length: usize) -> io::Result<()> {
+    let mut scratch = [0; 1024];
+    while length > 0 {
+        let most = length.min(scratch.len());
+        match stream.try_read(&mut scratch[..most])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => length -= n,
+        }
+    }
+    Ok(())
+}
+
+/// Answers as far as the connection takes it at once: nobody waits for a peer that was refused.
+fn refuse(stream: &TcpStream, problem: &Problem) {
+    // Of the kernel itself: what Tokio knows of a socket that is this new is nothing yet, and so would be sent.
+    let _ = send(stream, answer(problem).as_bytes(), SendFlags::NOSIGNAL);
+    let mut scratch = [0; 4096];
+    let mut taken = 0;
+    while let Ok((n @ 1.., _)) = recv(stream, &mut scratch[..], RecvFlags::empty()) {
+        taken += n;
+        if taken >= TAKEN_IN {
+            break;
+        }
+    }
+}
+
+fn answer(problem: &Problem) -> String {
+    let body = problem.body();
+    let mut answer = format!(
+        "HTTP/1.1 {}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\nconnection: close\r\n",
+        problem.status,
+        body.len()
+    );
+    for (name, value) in &problem.headers {
+        answer.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
+    }
+    answer.push_str("\r\n");
+    answer.push_str(&body);
+    answer
+}
