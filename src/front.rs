@@ -47,7 +47,7 @@ const QUIET: Duration = Duration::from_secs(20);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_secs(5);
 /// Of what a refused peer has sent, so much is taken in, so that closing does not cut off the answer to it.
-const TAKEN_IN: usize = 64 * 1024;
+const TAKEN_IN: u64 = 64 * 1024;
 /// How long a peer that was refused within TLS has to take the answer.
 const LAST_WORD: Duration = Duration::from_secs(1);
 const RETRY_SECONDS: u64 = 2;
@@ -181,7 +181,8 @@ impl Front {
                     let answer = self.counted(refused).map(|problem| answer(&problem))?;
                     let told = async {
                         stream.write_all(answer.as_bytes()).await?;
-                        stream.shutdown().await
+                        stream.shutdown().await?;
+                        tokio::io::copy(&mut stream.take(TAKEN_IN), &mut tokio::io::sink()).await
                     };
                     // Gone, or too slow: nothing to be done about either.
                     let _ = tokio::time::timeout(LAST_WORD, told).await;
@@ -342,7 +343,7 @@ fn refuse(stream: &TcpStream, problem: &Problem) {
     let mut scratch = [0; 4096];
     let mut taken = 0;
     while let Ok((n @ 1.., _)) = recv(stream, &mut scratch[..], RecvFlags::empty()) {
-        taken += n;
+        taken += n as u64;
         if taken >= TAKEN_IN {
             break;
         }

@@ -298,6 +298,35 @@ async fn who_dawdles_keeps_nobody_out() {
 }
 
 #[tokio::test]
+async fn a_request_within_tls_is_held_to_what_holds_without() {
+    let authority = Authority::new();
+    let server = node(&authority.server("one"), &[("HANDSHAKE_TIMEOUT", "1s")]).await;
+    let long = format!("GET /healthz HTTP/1.1\r\nX: {}", "y".repeat(33_000));
+    for (sent, status) in [
+        ("GET /healthz HTTP/1.1\r\nHost: x\r\nX: ", 408),
+        (long.as_str(), 431),
+        ("POST /login HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),
+        ("PRI * HTTP/2.0\r\n\r\n", 505),
+        ("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 200),
+    ] {
+        let mut stream = authority.connect(server.addr, &Client::default()).await.expect("TLS");
+        let (head, rest) = sent.as_bytes().split_at(12);
+        // In pieces, of which the first is no head.
+        for byte in head {
+            stream.write_all(&[*byte]).await.expect("taken");
+            stream.flush().await.expect("taken");
+        }
+        let _ = stream.write_all(rest).await;
+        let _ = stream.flush().await;
+        let mut answer = Vec::new();
+        let _ = within("an answer", stream.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {answer}");
+        assert_eq!(answer.contains("problem+json"), status != 200, "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn both_versions_are_spoken_and_nothing_but_tls_is() {
     let authority = Authority::new();
     let server = node(&authority.server("one"), &[]).await;
