@@ -63,7 +63,7 @@ pub(in crate::http) async fn audit(
 
 fn row(entry: &Entry) -> Row {
     let class = match entry.action {
-        Action::Kick | Action::Ban | Action::UserRemove => "bad",
+        Action::Kick | Action::Ban | Action::Revoke | Action::UserRemove => "bad",
         Action::Drain | Action::LogFilter | Action::UserPassword => "warn",
         Action::Lift | Action::Undrain | Action::UserAdd => "good",
     };
