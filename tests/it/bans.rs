@@ -256,7 +256,9 @@ async fn a_hundred_thousand_bans_hold_and_are_kept() {
     is_refused(node, "many-1", "this device").await;
     is_let_in(node, "many-0").await;
     assert_eq!(node.json("/v1/bans?limit=1").await["total"], all);
-    assert_eq!(act(node, Method::PUT, "/v1/devices/one-more/ban", None).await.0, 200);
+    // It may be on the record before it holds (202): the node is keeping the others meanwhile.
+    let (status, _) = act(node, Method::PUT, "/v1/devices/one-more/ban", None).await;
+    assert!(matches!(status, 200 | 202), "{status}");
     eventually("one more", async || knock(node, "one-more").await.err()).await;
     // The record is asked again when what it said before is kept.
     let asked = r#"lastpong_store_seconds_count{op="bans",store="sql"}"#;

@@ -175,6 +175,24 @@ impl Lastpong {
         Ok(metrics.lines().filter_map(one).collect())
     }
 
+    /// Calls of the SQL store so far that did this, and the seconds that they took together.
+    ///
+    /// # Errors
+    /// Where it does not answer.
+    pub fn store_calls(&self, op: &str) -> anyhow::Result<(f64, f64)> {
+        let metrics = self.http.get("/metrics")?;
+        let one = |name: &str| {
+            let of_op = |line: &&str| {
+                line.starts_with(name)
+                    && line.contains(r#"store="sql""#)
+                    && line.contains(&format!("op=\"{op}\""))
+            };
+            let value = metrics.lines().find(of_op).and_then(|line| line.rsplit_once(' ')?.1.parse().ok());
+            value.unwrap_or_default()
+        };
+        Ok((one("lastpong_store_seconds_count{"), one("lastpong_store_seconds_sum{")))
+    }
+
     pub fn has_ended(&self, sessions: u64) -> anyhow::Result<()> {
         let deadline = Instant::now() + ENDED_WITHIN;
         loop {
