@@ -256,7 +256,10 @@ fn log_of(dir: &Path) -> String {
 
 /// Starts a process that dies with this one. The kernel's signal comes when the *thread* that started it ends, so one
 /// thread that never ends starts them all.
-#[allow(unsafe_code, reason = "the standard library has no safe form of what a child does before its program")]
+#[allow(
+    unsafe_code,
+    reason = "the standard library has no safe form of what a child does before its program"
+)]
 fn spawn(mut command: Command) -> io::Result<Child> {
     type Order = (Command, mpsc::Sender<io::Result<Child>>);
     static STARTER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();

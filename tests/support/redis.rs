@@ -284,7 +284,10 @@ type Job = (Command, SyncSender<std::io::Result<Child>>);
 
 /// Starts a process that dies with this one. The kernel ends it with the *thread* that started it, so this is done on
 /// one that lasts as long as the process.
-#[allow(unsafe_code, reason = "the standard library has no safe form of what a child does before its program")]
+#[allow(
+    unsafe_code,
+    reason = "the standard library has no safe form of what a child does before its program"
+)]
 fn spawn(mut command: Command) -> std::io::Result<Child> {
     static STARTER: LazyLock<Mutex<Sender<Job>>> = LazyLock::new(|| {
         let (jobs, todo) = channel::<Job>();

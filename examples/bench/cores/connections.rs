@@ -19,10 +19,10 @@ use lastpong::http::acts::Acts;
 use lastpong::http::auth::Auth;
 use lastpong::http::dashboard::{self, Pulse};
 use lastpong::http::health::Readiness;
-use lastpong::http::peer::Proxies;
 use lastpong::http::{self, Doors};
 use lastpong::log_filter::LogFilter;
 use lastpong::login::Logins;
+use lastpong::peer::Proxies;
 use lastpong::secret::Secret;
 use lastpong::store::Store;
 use lastpong::store::audit::Book;
@@ -123,6 +123,7 @@ fn doors(node: &Node, store: Store) -> Doors {
         acts: Acts {
             book: Book::new(store.clone(), None),
             bans: node.admission.bans().clone(),
+            revoked: node.admission.revoked().clone(),
             drain: node.drain.clone(),
             drain_spread: Duration::ZERO,
             log_filter: Arc::new(LogFilter::new("info").expect("a filter")),

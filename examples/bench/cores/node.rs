@@ -62,7 +62,7 @@ impl Node {
     /// Starts it with so many sessions on each of `workers` threads; all of them are live when it returns.
     pub async fn start(workers: usize, sessions: usize) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
-        let limits = Limits { sessions: 0, sessions_per_ip: 0, handshakes_per_sec: 0 };
+        let limits = Limits::default();
         let admission = Admission::new(limits, Arc::default());
         let run = Run { node_id: "bench".parse()?, incarnation: Incarnation::new() };
         let (run_now, runs) = watch::channel(run);

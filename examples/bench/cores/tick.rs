@@ -55,7 +55,7 @@ struct Turned {
 
 impl Worker {
     fn new(sessions: usize) -> anyhow::Result<Self> {
-        let limits = Limits { sessions: 0, sessions_per_ip: 0, handshakes_per_sec: 0 };
+        let limits = Limits::default();
         let now = Mono::now();
         let roster = Roster::new(0, Arc::new(Metrics::new()), Admission::new(limits, Arc::default()), now);
         let run = Run { node_id: "bench".parse()?, incarnation: Incarnation::new() };
