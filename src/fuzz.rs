@@ -23,8 +23,8 @@ use crate::ids::{DeviceId, SessionId};
 use crate::problem::Problem;
 use crate::protocol::{FromDevice, ToDevice, lwp_ack};
 use crate::secret::Secret;
+use crate::session::asked::Asked;
 use crate::session::frames::{Decoder, FrameLimits, Inbound, Violation};
-use crate::session::handshake;
 use crate::store::{Told, heard, journal::Entry};
 use crate::time::Timestamp;
 use crate::token::DeviceTokens;
@@ -209,7 +209,7 @@ pub fn queries(data: &[u8]) {
     let Ok(query) = std::str::from_utf8(data) else { return };
     sound(query.parse::<SessionId>().map_err(|_| Problem::bad_input("session_id", query, "a UUID")));
     sound(events::Asked::of_stream(query));
-    if let Some(asked) = sound(handshake::Asked::parse(query)) {
+    if let Some(asked) = sound(Asked::parse(query)) {
         let fits = |(key, value): (&String, &String)| (1..=64).contains(&key.len()) && value.len() <= 256;
         assert!(asked.meta.len() <= 16 && asked.meta.iter().all(fits), "{:?}", asked.meta);
     }

@@ -20,7 +20,7 @@ use bytes::BytesMut;
 use crate::bans::Banned;
 use crate::config::{Settings, TlsClients};
 use crate::event::{Connected, Meta};
-use crate::ids::{DeviceType, EventId, SessionId};
+use crate::ids::{EventId, SessionId};
 use crate::metrics::{Handshake, Limit, Metrics};
 use crate::peer::Proxies;
 use crate::problem::Problem;
@@ -33,6 +33,7 @@ use crate::token::{Claims, DeviceTokens, NotClaimed, Proof};
 use crate::trace::{self, TRACEPARENT};
 
 use super::actor::SessionActor;
+use super::asked::Asked;
 use super::house::House;
 use super::life::Parts;
 use super::once::Once;
@@ -41,11 +42,6 @@ use super::socket::Socket;
 /// The subprotocol that a browser names beside its token.
 pub const SUBPROTOCOL: &str = "lastpong.v1";
 const TOKEN_PREFIX: &str = "token.";
-
-/// As the contract bounds what a device says of itself.
-const MAX_META: usize = 16;
-const MAX_META_KEY: usize = 64;
-const MAX_META_VALUE: usize = 256;
 
 const RETRY_SECONDS: u64 = 5;
 
@@ -72,13 +68,6 @@ pub struct Admitted {
     pass: Pass,
     /// The subprotocol was offered, and is to be selected.
     pub subprotocol: bool,
-}
-
-/// What the query asks for.
-#[derive(Debug, Default)]
-pub(crate) struct Asked {
-    pub device_type: Option<DeviceType>,
-    pub meta: Meta,
 }
 
 /// A refusal, and what it counts as.
@@ -275,52 +264,6 @@ impl Admitted {
             pass,
             actor,
         });
-        Ok(())
-    }
-}
-
-impl Asked {
-    pub(crate) fn parse(query: &str) -> Result<Self, Problem> {
-        const KNOWN: &[&str] = &["device_type", "meta.KEY", "resume"];
-        let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
-            .map_err(|_| Problem::bad_request("the query is not of the form name=value&name=value"))?;
-        let mut asked = Self::default();
-        for (name, value) in pairs {
-            if let Some(key) = name.strip_prefix("meta.") {
-                asked.add_meta(&name, key, value)?;
-            } else if name == "device_type" {
-                let parsed = value.parse();
-                let parsed = parsed.map_err(|_| {
-                    Problem::bad_input("device_type", &value, "1 to 128 of A-Z a-z 0-9 . _ : @ -")
-                })?;
-                if asked.device_type.replace(parsed).is_some() {
-                    return Err(Problem::bad_input("device_type", &value, "once"));
-                }
-            } else if name == "token" || name == "access_token" {
-                return Err(Problem::bad_request(
-                    "a token in a URL ends in logs: send `Authorization: Bearer TOKEN`, or offer the \
-                     subprotocols `lastpong.v1, token.TOKEN`",
-                ));
-            } else if name != "resume" {
-                return Err(Problem::unknown_parameter(&name, KNOWN));
-            }
-        }
-        Ok(asked)
-    }
-
-    fn add_meta(&mut self, name: &str, key: &str, value: String) -> Result<(), Problem> {
-        if key.is_empty() || key.len() > MAX_META_KEY {
-            return Err(Problem::bad_input(name, &value, "a key of 1 to 64 bytes after meta."));
-        }
-        if value.len() > MAX_META_VALUE {
-            return Err(Problem::bad_input(name, &value, "a value of at most 256 bytes"));
-        }
-        if self.meta.insert(key.to_owned(), value).is_some() {
-            return Err(Problem::bad_input(name, "", "once"));
-        }
-        if self.meta.len() > MAX_META {
-            return Err(Problem::bad_input(name, "", "at most 16 keys"));
-        }
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 //! sent. The pure parts are [`state::Liveness`] and the decoder in [`frames`].
 
 pub mod actor;
+pub(crate) mod asked;
 pub mod frames;
 pub mod handshake;
 mod hearing;

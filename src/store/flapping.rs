@@ -128,7 +128,12 @@ mod tests {
         assert_eq!(beginnings(&[0, 1, 2, 3, 200, 201, 202, 203]), [3, 7]);
         assert_eq!(
             beginnings(&[0, 1, 2, 3, 80, 150, 170, 171]),
-            [3, 7],
+            [3],
+            "the fifth was one too many as well, less than a window before"
+        );
+        assert_eq!(
+            beginnings(&[0, 1, 2, 3, 80, 190, 200, 210, 220]),
+            [3, 8],
             "one that paused for a window begins anew"
         );
     }

@@ -139,7 +139,15 @@ async fn nodes_that_start_at_once_migrate_once() {
     let stores: Vec<_> = (0..4).map(|n| server.store(&format!("n{n}"))).collect();
     let applied = futures_util::future::join_all(stores.iter().map(PostgresStore::migrate)).await;
     let applied: Vec<_> = applied.into_iter().flat_map(Result::unwrap).collect();
-    assert_eq!(applied, ["2026-11-21-000000_record", "2026-11-22-000000_actions"]);
+    assert_eq!(
+        applied,
+        [
+            "2026-11-21-000000_record",
+            "2026-11-22-000000_actions",
+            "2026-11-22-010000_revocations",
+            "2026-11-23-010000_flapping"
+        ]
+    );
     server.0.sql("INSERT INTO __diesel_schema_migrations (version) VALUES ('20991231000000')");
     match stores[0].migrate().await {
         Err(StoreError::Broken(line)) => {

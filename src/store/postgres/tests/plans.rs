@@ -94,7 +94,9 @@ fn fault(plan: &Value) -> Option<String> {
         text.contains("\"end_seq\" DESC") && (text.contains("reason\" =") || text.contains("device_id\" >="))
     };
     // A function's own statements are told one by one.
-    let is_call = text.starts_with("SELECT \"lastpong_") || text.starts_with("SELECT lastpong_");
+    let is_call = ["SELECT \"lastpong_", "SELECT lastpong_", "SELECT c.fenced,"]
+        .iter()
+        .any(|call| text.starts_with(call));
     let pages =
         ["Shared Hit Blocks", "Shared Read Blocks"].map(|key| plan["Plan"][key].as_u64().unwrap_or(0));
     let pages: u64 = pages.iter().sum();

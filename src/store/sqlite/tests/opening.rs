@@ -148,7 +148,10 @@ fn a_directory_that_may_not_be_written_is_named() {
 fn migrating_names_what_it_did() {
     let file = File::new();
     let applied = Store::migrate_sqlite(&file.path()).unwrap();
-    assert_eq!(applied, ["2026-11-20-000000_record", "2026-11-22-000000_actions"]);
+    assert_eq!(
+        applied,
+        ["2026-11-20-000000_record", "2026-11-22-000000_actions", "2026-11-22-010000_revocations"]
+    );
     assert!(Store::migrate_sqlite(&file.path()).unwrap().is_empty());
 }
 
