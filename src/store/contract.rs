@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::event::RttMs;
+use crate::event::{Connected, Disconnected, RttMs};
+use crate::ids::EventId;
 use crate::reason::DetectedBy;
 
 /// A database of a test's own.

@@ -124,12 +124,12 @@ async fn refused_header(server: &Server, header: &[u8]) -> String {
 #[tokio::test]
 async fn a_listed_proxy_may_say_it_before_the_first_byte() {
     let server = Server::start(&[BEHIND, ("PROXY_PROTOCOL", "true"), ("MAX_SESSIONS_PER_IP", "1")]).await;
-    let mut raw = proxied(&server, &v2("192.0.2.7:4711"), &token("proxied")).await.ok().expect("let in");
+    let mut raw = proxied(&server, &v2("192.0.2.7:4711"), &token("proxied")).await.expect("let in");
     raw.welcome().await;
     let second = proxied(&server, &v2("192.0.2.7:4712"), &token("second")).await;
     says_when(&second.err().expect("one address, one session"));
     let local = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
-    let mut own = proxied(&server, local, &token("the-proxy-itself")).await.ok().expect("let in");
+    let mut own = proxied(&server, local, &token("the-proxy-itself")).await.expect("let in");
     own.welcome().await;
     // Without a header, or with nonsense in its place, nothing passes.
     let bare = Ask::with_token(&token("bare")).refused(server.addr).await;

@@ -443,7 +443,7 @@ fn the_revocations_that_were_known_are_kept() {
     });
     block_on(async {
         let journal = file.open();
-        assert_eq!(journal.known_revocations().await.unwrap(), [a.clone()]);
+        assert_eq!(journal.known_revocations().await.unwrap(), std::slice::from_ref(&a));
         // More than are written in one go.
         let many: Vec<_> = (0..1_201).map(|n| of_token(&format!("many-{n}"))).collect();
         journal.keep_revocations(many.clone(), vec![a.id]).await.unwrap();
