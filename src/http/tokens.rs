@@ -84,9 +84,9 @@ fn tokens(jti: Option<String>, device_id: Option<String>) -> Result<Tokens, Prob
     match (jti, device_id) {
         (Some(jti), None) if token::is_jti(&jti) && !is_token(&jti) => Ok(Tokens::Jti(jti)),
         (Some(_), None) => Err(Problem::bad_input("jti", "", token::JTI)),
-        (None, Some(device)) => match device.parse::<DeviceId>() {
-            Ok(device) => Ok(Tokens::Device(device)),
-            Err(_) => Err(Problem::bad_input("device_id", "", "1-128 of [A-Za-z0-9._:@-]")),
+        (None, Some(text)) => match text.parse::<DeviceId>() {
+            Ok(device) if !is_token(&text) => Ok(Tokens::Device(device)),
+            _ => Err(Problem::bad_input("device_id", "", "1-128 of [A-Za-z0-9._:@-]")),
         },
         _ => Err(Problem::bad_input("jti", "", "either jti or device_id, and not both")),
     }
