@@ -20,10 +20,12 @@ use super::ends::Broken;
 use super::{Due, Load};
 use crate::clock::millis;
 
-/// A source address has about 28,000 ports, and those of connections that were closed are taken for a minute.
-const DIALS_OF_ONE_SOURCE: u32 = 10_000;
-/// So many sources before the first is used again.
-const SOURCES: u32 = 50_000;
+/// A source address has about 28,000 ports, those of connections that were closed are taken for a minute, and once half
+/// of them are taken Linux looks for milliseconds before it finds one more.
+const DIALS_OF_ONE_SOURCE: u32 = 2_000;
+/// So many sources before the first is used again. Each load begins anywhere among them: the one before it may just
+/// have ended.
+pub(super) const SOURCES: u32 = 1 << 23;
 
 /// Longer than any run.
 const TOKEN_TTL: Duration = Duration::from_secs(7 * 86_400);
@@ -57,9 +59,10 @@ pub struct Conn {
 
 impl Load {
     pub(super) fn dial(&mut self, device: u32) {
-        let source = self.dialled / DIALS_OF_ONE_SOURCE % SOURCES + 1;
+        let source = self.first_source.wrapping_add(self.dialled / DIALS_OF_ONE_SOURCE) % SOURCES;
         self.dialled = self.dialled.wrapping_add(1);
-        let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 0, 0, 0)) + source);
+        // Above those of the stores and the servers.
+        let source = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 0)) + source);
         let stream = match connect(self.options.to, source.into()) {
             Ok(stream) => stream,
             Err(_) => {
