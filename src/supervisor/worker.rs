@@ -22,7 +22,7 @@ use super::wheel::SLOT;
 /// Facts in one message.
 const FACTS: usize = 1_000;
 /// Sessions looked at in one go by work that can wait: well under a millisecond of copying.
-const VISIT: usize = 500;
+const VISIT: usize = 250;
 const MAILBOX: usize = 256;
 
 /// Where a worker's supervisor sends to.

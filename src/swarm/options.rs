@@ -16,8 +16,9 @@ use super::wire::Dialect;
 use crate::config::{Settings, units};
 use crate::ids::{DeviceId, DeviceType};
 
-/// So many devices of one swarm on loopback need no further source addresses: a source has about 28,000 ports.
-const PORTS_OF_ONE_SOURCE: u32 = 20_000;
+/// So many devices of one swarm on loopback need no further source addresses. A source has about 28,000 ports; once half
+/// of them are taken, Linux looks for milliseconds before it finds one more.
+const PORTS_OF_ONE_SOURCE: u32 = 10_000;
 
 /// What is wrong with what was asked.
 #[derive(Debug, thiserror::Error)]
