@@ -292,8 +292,9 @@ settings! {
     /// comes from elsewhere has none.
     "LASTPONG_PROXY_PROTOCOL" proxy_protocol: bool = "false", Kind::Flag;
     /// From an address with more bad tokens, malformed handshakes and protocol errors than this in a minute one handshake
-    /// a second is looked at, and from one with twice as many none for a while; 0 is never.
-    "LASTPONG_SUSPECT_AFTER" suspect_after: u32 = "30", Kind::Count(0, 1_000_000);
+    /// a second is looked at, and from one with twice as many none for a while; 0 is never. By default never: behind a
+    /// proxy that LASTPONG_TRUSTED_PROXIES does not list, all devices have one address.
+    "LASTPONG_SUSPECT_AFTER" suspect_after: u32 = "0", Kind::Count(0, 1_000_000);
     /// For how long none is looked at. Sessions that are there stay.
     #[serde(deserialize_with = "duration")]
     "LASTPONG_SUSPECT_BAN" suspect_ban: Duration = "5m", Kind::Duration(ms(SEC), ms(DAY));

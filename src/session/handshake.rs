@@ -59,6 +59,8 @@ pub struct Gate {
 /// Someone who may come in.
 pub struct Admitted {
     claims: Claims,
+    /// How long the session may last, in seconds since the Unix epoch.
+    until: i64,
     /// Not by its certificate alone.
     by_token: bool,
     proof: Proof,
@@ -117,7 +119,7 @@ impl Gate {
             return Err(banned(why));
         }
         let (token, subprotocol) = token(head.headers())?;
-        let claims = self.who(token, shown)?;
+        let (claims, until) = self.who(token, shown)?;
         let (revoked, device) = (self.admission.revoked(), &claims.device_id);
         let proof = revoked.proof(&claims);
         if revoked.refuses(device, proof, now) {
@@ -136,11 +138,16 @@ impl Gate {
             self.admission.enter(remote_addr.ip(), Mono::now()).map_err(|refusal| self.limited(refusal))?;
         let trace_id = trace::trace_id(traceparent(head.headers()));
         let by_token = token.is_some();
-        Ok(Admitted { claims, by_token, proof, asked, trace_id, remote_addr, pass, subprotocol })
+        Ok(Admitted { claims, until, by_token, proof, asked, trace_id, remote_addr, pass, subprotocol })
     }
 
     /// By token, by certificate, or by both: then they say the same, and the session lasts as long as both do.
-    fn who(&self, token: Option<&str>, shown: Result<Option<Client>, NoDevice>) -> Result<Claims, Refused> {
+    /// Also said is when that is, in seconds since the Unix epoch.
+    fn who(
+        &self,
+        token: Option<&str>,
+        shown: Result<Option<Client>, NoDevice>,
+    ) -> Result<(Claims, i64), Refused> {
         let client = shown.map_err(|error| unauthorized(error.to_string()))?;
         if client.is_none() && self.settings.tls_clients != TlsClients::Optional {
             return Err(unauthorized("a device has to show a client certificate here"));
@@ -150,15 +157,20 @@ impl Gate {
         }
         let claims = token.map(|token| self.tokens.verify(token)).transpose();
         match (claims.map_err(|error| unauthorized(error.to_string()))?, client) {
-            (Some(claims), None) => Ok(claims),
+            (Some(claims), None) => {
+                let until = claims.expires_at;
+                Ok((claims, until))
+            }
             (Some(claims), Some(client)) if claims.device_id == client.device_id => {
-                Ok(Claims { expires_at: claims.expires_at.min(client.expires_at), ..claims })
+                let until = claims.expires_at.min(client.expires_at);
+                Ok((claims, until))
             }
             (Some(_), Some(_)) => {
                 Err(unauthorized("the token is of another device than the client certificate"))
             }
             (None, Some(Client { device_id, issued_at, expires_at })) => {
-                Ok(Claims { device_id, device_type: None, expires_at, issued_at: Some(issued_at), jti: None })
+                let issued_at = Some(issued_at);
+                Ok((Claims { device_id, device_type: None, expires_at, issued_at, jti: None }, expires_at))
             }
             (None, None) => Err(unauthorized(
                 "no token: send `Authorization: Bearer TOKEN`, or offer the subprotocols `lastpong.v1, token.TOKEN`",
@@ -232,7 +244,7 @@ impl Admitted {
         let socket = Socket::new(stream, read, house.socket, house.poller.clone())?;
         let now = Now::read();
         let connected_at = now.wall;
-        let left = (self.claims.expires_at.saturating_mul(1_000_000)).saturating_sub(connected_at.0);
+        let left = (self.until.saturating_mul(1_000_000)).saturating_sub(connected_at.0);
         let authenticated_for = Duration::from_micros(u64::try_from(left).unwrap_or(0));
         let run = house.run.borrow().clone();
         let data = Arc::new(Connected {
