@@ -330,7 +330,7 @@ settings! {
     #[serde(deserialize_with = "duration")]
     "LASTPONG_TLS_RELOAD" tls_reload: Duration = "1m", Kind::Duration(ms(100), ms(DAY));
     /// The most TLS handshakes under way at once; the oldest makes room for one more. Each may take as long as
-    /// LASTPONG_HANDSHAKE_TIMEOUT.
+    /// LASTPONG_HANDSHAKE_TIMEOUT, and be held as long again until the head of its first request is there.
     "LASTPONG_MAX_TLS_HANDSHAKES" max_tls_handshakes: usize = "512", Kind::Count(1, 100_000);
 
     ["Traces"]

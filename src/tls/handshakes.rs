@@ -1,7 +1,8 @@
 //! The TLS handshakes of one worker: each within a time, all within a number.
 //!
 //! Where one more begins than may be under way, the oldest of them is given up. A client that means it is done within a
-//! few round trips; who only opens connections and dawdles is always the oldest, and so cannot keep others out.
+//! few round trips, and who only opens connections and dawdles is always the oldest. Where more than that number begin within a
+//! round trip, all of that distance are given up: this bounds what a flood costs, and does not serve others through it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

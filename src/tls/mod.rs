@@ -4,11 +4,11 @@
 //! - TLS 1.3 and 1.2, with what rustls offers of each, and HTTP/1.1 within. No early data, which could be replayed.
 //! - What is in the files counts, as it was when they were last good: a change is taken up without a restart, at SIGHUP
 //!   or when it is next looked for, and one that does not hold together is logged and left. Sessions go on as they are.
-//! - A handshake that is under way costs memory, so there are only so many, and none takes longer than it may
-//!   ([`Handshakes`]). A connection that says nothing costs none.
+//! - A handshake that is under way costs memory, so there are only so many, and each has a time; its place is
+//!   held until the head of the first request is there ([`Handshakes`]). A connection that says nothing costs none.
 //!
 //! Left out on purpose: certificates by server name, fetching them (ACME), and lists of revoked clients; a device that
-//! lost its key is banned by its id, and certificates that are short-lived run out by themselves.
+//! lost its key is revoked by its id up to now, or banned, and certificates that are short-lived run out by themselves.
 
 mod client;
 mod files;
