@@ -1,12 +1,13 @@
 //! The servers that lastpong is measured beside.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::{Map, Value};
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use super::Subject;
@@ -94,7 +95,13 @@ fn nats(port: u16, websocket: u16, interval: Duration) -> String {
     )
 }
 
-/// A port that nobody listens on just now.
+/// A port that nobody has just now on whichever address, for Mosquitto's WebSocket listener is on all of them. Those that
+/// the system gives to outgoing connections, of which a load leaves many thousands behind, are left out.
 fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    let free = (0..100).map(|_| rand::random_range(20_000..32_000)).find(|port| {
+        let tried = Socket::new(Domain::IPV4, Type::STREAM, None);
+        let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port));
+        tried.and_then(|socket| socket.bind(&any.into())).is_ok()
+    });
+    free.context("no port is free")
 }
