@@ -6,6 +6,7 @@
 //!   few that may have a handshake under way.
 //! - Connections that are not sessions are bounded, and by address. One too many takes the place of the one that has
 //!   waited longest for its head; where none waits it is refused.
+//! - Of an address that is held off nothing is looked at, and what cannot be understood is held against it.
 //! - A head has a time and a size. What is no HTTP/1.1, or could be understood in two ways, is refused here, so
 //!   that whoever sends it is told why in one form.
 //! - Where proxies say so, their connections begin with a PROXY header, and from there on its address is the peer's.
@@ -14,12 +15,13 @@
 //!
 //! Left out on purpose: later requests of a connection, beyond that. They are for HTTP's own bounds (128 KiB a head).
 
+mod answer;
 mod head;
 mod places;
 mod proxy_protocol;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,17 +29,19 @@ use std::time::Duration;
 
 use actix_http::StatusCode;
 use bytes::{BufMut, BytesMut};
-use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 use crate::config::Settings;
 use crate::metrics::{Limit, Metrics};
 use crate::peer::Proxies;
-use crate::problem::{CONTENT_TYPE, Problem};
+use crate::problem::Problem;
 use crate::session::tcp;
-use crate::tls::{Handshakes, Stream};
+use crate::supervisor::admission::Admission;
+use crate::time::Mono;
+use crate::tls::{Handshakes, Stream, is_foul};
 
+use answer::{TAKEN_IN, answer, refuse};
 use places::Places;
 pub use places::{Connections, Place};
 
@@ -46,8 +50,6 @@ pub use places::{Connections, Place};
 const QUIET: Duration = Duration::from_secs(20);
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_secs(5);
-/// Of what a refused peer has sent, so much is taken in, so that closing does not cut off the answer to it.
-const TAKEN_IN: u64 = 64 * 1024;
 /// How long a peer that was refused within TLS has to take the answer.
 const LAST_WORD: Duration = Duration::from_secs(1);
 const RETRY_SECONDS: u64 = 2;
@@ -62,6 +64,7 @@ pub struct Front {
     proxies: Proxies,
     proxy_protocol: bool,
     places: Rc<Places>,
+    admission: Arc<Admission>,
     metrics: Arc<Metrics>,
 }
 
@@ -71,6 +74,14 @@ pub struct Received {
     pub peer: SocketAddr,
     /// Held for as long as it is HTTP's.
     pub place: Place,
+}
+
+/// A connection of which it is known whose it is.
+struct Known {
+    peer: SocketAddr,
+    /// Where limits and bans look; none is a proxy, of whose clients nothing is known yet.
+    from: Option<IpAddr>,
+    place: Place,
 }
 
 /// Why a connection gets no further.
@@ -92,6 +103,7 @@ impl Front {
     pub fn new(
         settings: &Settings,
         connections: Arc<Connections>,
+        admission: Arc<Admission>,
         tls: Option<Handshakes>,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -102,6 +114,7 @@ impl Front {
             proxies: Proxies::of(settings),
             proxy_protocol: settings.proxy_protocol,
             places: Places::new(connections, metrics.clone()),
+            admission,
             metrics,
         }
     }
@@ -109,22 +122,119 @@ impl Front {
     /// Waits for the head of the first request; none where there will be no request, and the peer was told why.
     pub async fn receive(&self, stream: TcpStream) -> Option<Received> {
         let socket = stream.peer_addr().ok()?;
-        let begun = match self.wait(&stream, socket).await {
-            Ok(begun) => begun,
+        let Known { peer, from, place } = match self.know(&stream, socket).await {
+            Ok(known) => known,
             Err(refused) => {
-                // What speaks TLS would not understand it.
-                if let (Some(problem), None) = (self.counted(refused), &self.tls) {
-                    refuse(&stream, &problem);
-                }
+                self.turn_away(&stream, refused);
                 return None;
             }
         };
-        let (peer, place) = begun;
+        let waiting = place.wait();
+        let overtaken = async {
+            waiting.overtaken().await;
+            let detail = "too many connections are waiting with half a request: this one waited longest";
+            Refused::Limit(Limit::Connections, Problem::unavailable(detail, later()))
+        };
         let stream = match &self.tls {
-            Some(handshakes) => self.within(handshakes, stream).await?,
-            None => stream.into(),
+            Some(handshakes) => tokio::select! {
+                // Whoever was told to go has lost his place.
+                biased;
+                refused = overtaken => {
+                    self.counted(refused);
+                    return None;
+                }
+                stream = self.within(handshakes, stream, from) => stream?,
+            },
+            None => {
+                let head = tokio::select! {
+                    biased;
+                    refused = overtaken => Err(refused),
+                    head = self.in_time(self.head(&stream)) => head,
+                };
+                if let Err(refused) = head {
+                    self.blame(from, &refused);
+                    self.turn_away(&stream, refused);
+                    return None;
+                }
+                stream.into()
+            }
         };
         Some(Received { stream, peer, place })
+    }
+
+    /// Whose the connection is, and its place.
+    async fn know(&self, stream: &TcpStream, socket: SocketAddr) -> Result<Known, Refused> {
+        let arrived = self.places.enter();
+        let mut peer = socket;
+        let mut from = Some(socket.ip());
+        if self.proxies.trusts(socket.ip()) {
+            let said =
+                if self.proxy_protocol { self.in_time(self.proxy_header(stream)).await? } else { None };
+            peer = said.unwrap_or(socket);
+            from = said.map(|client| client.ip()).filter(|ip| !self.proxies.trusts(*ip));
+        }
+        if let Some(held_off) = from.and_then(|ip| self.admission.held_off(ip, Mono::now())) {
+            return Err(Refused::Limit(Limit::AddressHeldOff, held_off.problem()));
+        }
+        let place = arrived.of(from).map_err(|limit| {
+            let detail = "too many connections that are not sessions: try again later";
+            Refused::Limit(limit, Problem::unavailable(detail, later()))
+        })?;
+        Ok(Known { peer, from, place })
+    }
+
+    /// The connection once the head of a request has come within TLS, of which there is no looking without taking it.
+    async fn within(
+        &self,
+        handshakes: &Handshakes,
+        stream: TcpStream,
+        from: Option<IpAddr>,
+    ) -> Option<Stream> {
+        let first = async |mut stream: Stream| {
+            let refused = match self.in_time(self.head_within(&mut stream)).await {
+                Ok(head) => {
+                    stream.unread(head);
+                    return Some(stream);
+                }
+                Err(refused) => refused,
+            };
+            self.blame(from, &refused);
+            let answer = self.counted(refused).map(|problem| answer(&problem))?;
+            let told = async {
+                stream.write_all(answer.as_bytes()).await?;
+                stream.shutdown().await?;
+                tokio::io::copy(&mut stream.take(TAKEN_IN), &mut tokio::io::sink()).await
+            };
+            // Gone, or too slow: nothing to be done about either.
+            let _ = tokio::time::timeout(LAST_WORD, told).await;
+            None
+        };
+        let accepted = handshakes.accept(stream, from, first).await;
+        accepted
+            .inspect_err(|error| {
+                if is_foul(error) {
+                    self.strike(from)
+                }
+            })
+            .ok()
+            .flatten()
+    }
+
+    async fn in_time<T>(&self, what: impl Future<Output = Result<T, Refused>>) -> Result<T, Refused> {
+        tokio::time::timeout(self.patience, what).await.unwrap_or_else(|_| Err(self.too_slow()))
+    }
+
+    /// To send nothing, or slowly, is no offence: browsers connect ahead of need.
+    fn blame(&self, from: Option<IpAddr>, refused: &Refused) {
+        if matches!(refused, Refused::Bad(_) | Refused::Limit(Limit::HeaderBytes, _)) {
+            self.strike(from);
+        }
+    }
+
+    fn strike(&self, from: Option<IpAddr>) {
+        if let Some(ip) = from {
+            self.admission.strike(ip, Mono::now());
+        }
     }
 
     /// How a refusal is told, where it is.
@@ -139,63 +249,10 @@ impl Front {
         }
     }
 
-    /// A place for it, and whose it is; where it is plain, once the head of a request is there.
-    async fn wait(&self, stream: &TcpStream, socket: SocketAddr) -> Result<(SocketAddr, Place), Refused> {
-        let trusted = self.proxies.trusts(socket.ip());
-        let place = self.places.enter((!trusted).then(|| socket.ip())).map_err(|limit| {
-            let detail = "too many connections that are not sessions: try again later";
-            Refused::Limit(limit, Problem::unavailable(detail, later()))
-        })?;
-        let waiting = self.places.wait();
-        let head = async {
-            let mut peer = socket;
-            if self.proxy_protocol && trusted {
-                peer = self.proxy_header(stream).await?.unwrap_or(socket);
-            }
-            if self.tls.is_none() {
-                self.head(stream).await?;
-            }
-            Ok::<_, Refused>(peer)
-        };
-        tokio::select! {
-            peer = head => Ok((peer?, place)),
-            () = tokio::time::sleep(self.patience) => Err(self.too_slow()),
-            () = waiting.overtaken() => {
-                let detail = "too many connections are waiting with half a request: this one waited longest";
-                Err(Refused::Limit(Limit::Connections, Problem::unavailable(detail, later())))
-            }
-        }
-    }
-
-    /// The connection once the head of a request has come within TLS, of which there is no looking without taking it.
-    async fn within(&self, handshakes: &Handshakes, stream: TcpStream) -> Option<Stream> {
-        let waiting = self.places.wait();
-        let first = async |mut stream: Stream| {
-            let head = tokio::time::timeout(self.patience, self.head_within(&mut stream)).await;
-            match head.unwrap_or_else(|_| Err(self.too_slow())) {
-                Ok(head) => {
-                    stream.unread(head);
-                    Some(stream)
-                }
-                Err(refused) => {
-                    let answer = self.counted(refused).map(|problem| answer(&problem))?;
-                    let told = async {
-                        stream.write_all(answer.as_bytes()).await?;
-                        stream.shutdown().await?;
-                        tokio::io::copy(&mut stream.take(TAKEN_IN), &mut tokio::io::sink()).await
-                    };
-                    // Gone, or too slow: nothing to be done about either.
-                    let _ = tokio::time::timeout(LAST_WORD, told).await;
-                    None
-                }
-            }
-        };
-        tokio::select! {
-            received = handshakes.accept(stream, first) => received.ok().flatten(),
-            () = waiting.overtaken() => {
-                self.metrics.limited(Limit::Connections);
-                None
-            }
+    /// Refuses a connection on which nothing was said yet; what speaks TLS would not understand it.
+    fn turn_away(&self, stream: &TcpStream, refused: Refused) {
+        if let (Some(problem), None) = (self.counted(refused), &self.tls) {
+            refuse(stream, &problem);
         }
     }
 
@@ -334,33 +391,4 @@ fn take(stream: &TcpStream, mut length: usize) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Answers as far as the connection takes it at once: nobody waits for a peer that was refused.
-fn refuse(stream: &TcpStream, problem: &Problem) {
-    // Of the kernel itself: what Tokio knows of a socket that is this new is nothing yet, and so would be sent.
-    let _ = send(stream, answer(problem).as_bytes(), SendFlags::NOSIGNAL);
-    let mut scratch = [0; 4096];
-    let mut taken = 0;
-    while let Ok((n @ 1.., _)) = recv(stream, &mut scratch[..], RecvFlags::empty()) {
-        taken += n as u64;
-        if taken >= TAKEN_IN {
-            break;
-        }
-    }
-}
-
-fn answer(problem: &Problem) -> String {
-    let body = problem.body();
-    let mut answer = format!(
-        "HTTP/1.1 {}\r\ncontent-type: {CONTENT_TYPE}\r\ncontent-length: {}\r\nconnection: close\r\n",
-        problem.status,
-        body.len()
-    );
-    for (name, value) in &problem.headers {
-        answer.push_str(&format!("{name}: {}\r\n", value.to_str().unwrap_or_default()));
-    }
-    answer.push_str("\r\n");
-    answer.push_str(&body);
-    answer
 }

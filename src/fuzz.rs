@@ -167,11 +167,11 @@ pub fn device_json(data: &[u8]) {
 pub fn tokens(data: &[u8]) {
     static OURS: LazyLock<DeviceTokens> = LazyLock::new(|| DeviceTokens::new(&Secret::new("k".repeat(32))));
     static OTHERS: LazyLock<DeviceTokens> = LazyLock::new(|| DeviceTokens::new(&Secret::new("o".repeat(32))));
-    static MINTED: LazyLock<[String; 2]> = LazyLock::new(|| {
+    static MINTED: LazyLock<[Secret; 2]> = LazyLock::new(|| {
         let device: DeviceId = "pump-1".parse().expect("a device id");
-        [&*OURS, &*OTHERS].map(|by| by.mint(&device, None, Duration::from_secs(86_400)))
+        [&*OURS, &*OTHERS].map(|by| by.mint(&device, None, Duration::from_secs(86_400)).token)
     });
-    let [ours, others] = &*MINTED;
+    let [ours, others] = MINTED.each_ref().map(Secret::expose);
     assert!(OURS.verify(ours).is_ok() && OURS.verify(others).is_err());
     if let Ok(text) = std::str::from_utf8(data) {
         assert!(OURS.verify(text).is_err(), "{text:?} was not minted");
@@ -183,7 +183,7 @@ pub fn tokens(data: &[u8]) {
             assert!(own == text || OURS.verify(&parts.join(".")).is_err(), "part {n} may be {text:?}");
         }
     }
-    let mut changed = ours.clone().into_bytes();
+    let mut changed = ours.as_bytes().to_vec();
     for change in data.chunks_exact(3) {
         let place = usize::from(u16::from_be_bytes([change[0], change[1]])) % changed.len();
         changed[place] = change[2];

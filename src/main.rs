@@ -252,15 +252,13 @@ fn token(
     ttl: Duration,
     device_type: Option<&DeviceType>,
 ) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        settings.token_hs256,
+        "LASTPONG_TOKEN_HS256=false: mint with a private key of one of LASTPONG_TOKEN_KEYS"
+    );
     let (secret, _) = settings.token_secret()?;
-    print(&format!(
-        "{}\n",
-        DeviceTokens::new(&secret).for_audience(settings.token_audience.as_deref()).mint(
-            device,
-            device_type,
-            ttl
-        )
-    ))
+    let tokens = DeviceTokens::new(&secret).for_audience(settings.token_audience.as_deref());
+    print(&format!("{}\n", tokens.mint(device, device_type, ttl).token.expose()))
 }
 
 /// In the form of a `.env` file, with where each value came from as its comment.

@@ -16,6 +16,8 @@ use serde::Serialize;
 use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::secret::has_token;
+
 pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// Of a bad value, this many characters are shown again.
@@ -98,8 +100,11 @@ impl Problem {
     }
 
     pub fn wrong_method(method: &str, path: &str, allowed: &'static str) -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("{path} takes {allowed}, not {method}"))
-            .header(header::ALLOW, HeaderValue::from_static(allowed))
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            format!("{} takes {allowed}, not {}", shown(path), shown(method)),
+        )
+        .header(header::ALLOW, HeaderValue::from_static(allowed))
     }
 
     pub fn unauthorized(detail: impl Into<String>) -> Self {
@@ -113,7 +118,7 @@ impl Problem {
 
     /// Names the bad input.
     pub fn about(mut self, name: &str, value: &str, allowed: &str) -> Self {
-        let input = BadInput { name: name.to_owned(), value: shown(value), allowed: allowed.to_owned() };
+        let input = BadInput { name: shown(name), value: shown(value), allowed: allowed.to_owned() };
         self.input = Some(Box::new(input));
         self
     }
@@ -140,7 +145,11 @@ impl Problem {
     }
 }
 
-fn shown(value: &str) -> String {
+/// A value as it may be told of: cut, and without what looks like a token that was put in the wrong place.
+pub fn shown(value: &str) -> String {
+    if has_token(value) {
+        return "(a token)".to_owned();
+    }
     value.chars().take(MAX_SHOWN).collect()
 }
 
@@ -181,6 +190,22 @@ mod tests {
         assert_eq!(body["input"], "limit");
         assert_eq!(body["value"], "9".repeat(MAX_SHOWN));
         assert_eq!(body["allowed"], "1 to 1000");
+    }
+
+    #[test]
+    fn a_token_in_the_wrong_place_is_not_said() {
+        let token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJkIn0.c2lnbmF0dXJl-_";
+        for problem in [
+            Problem::bad_input("limit", token, "1 to 1000"),
+            Problem::unknown_parameter(token, &["limit"]),
+            Problem::unknown_route(&format!("/ws/{token}")),
+            Problem::wrong_method("PUT", &format!("/v1/devices/{token}"), "GET"),
+            Problem::bad_request("no").about(&format!("Bearer {token}"), token, ""),
+        ] {
+            assert!(!problem.body().contains("eyJ"), "{}", problem.body());
+        }
+        let like = "eyJ.is.not a token, nor eyJ.is";
+        assert!(Problem::bad_input("limit", like, "").body().contains(like));
     }
 
     #[test]

@@ -62,6 +62,26 @@ impl Secret {
     }
 }
 
+/// Whether there is something in it that looks like a JWT, which has no business where it may be shown, kept or logged.
+pub fn has_token(text: &str) -> bool {
+    // `{"` in base64, with which the header of nearly each begins, and what others put between the two.
+    const COMPACT: &str = "eyJ";
+    const SPACED: [&str; 4] = ["eyA", "ewo", "ew0", "ewk"];
+    /// `{"alg":"..."}` is longer.
+    const SHORTEST: usize = 16;
+    let foreign = |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '-' | '_');
+    let header = |part: &str| {
+        let from =
+            part.find(COMPACT).or_else(|| SPACED.iter().any(|begins| part.starts_with(begins)).then_some(0));
+        from.is_some_and(|from| part.len() - from >= SHORTEST)
+    };
+    text.split(foreign).any(|run| {
+        let mut parts = run.split('.');
+        // Two more have to follow.
+        parts.any(header) && parts.nth(1).is_some()
+    })
+}
+
 impl From<String> for Secret {
     fn from(value: String) -> Self {
         Self::new(value)
@@ -147,6 +167,24 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_token_is_seen_wherever_it_stands() {
+        for header in ["eyJhbGciOiJIUzI1NiJ9", "eyAiYWxnIjogIkhTMjU2IiB9", "ewogImFsZyI6ICJIUzI1NiIKfQ"] {
+            let token = format!("{header}.eyJzdWIiOiJkIn0.c2lnbmF0dXJl-_");
+            for text in ["T", "Bearer T", "/ws?device_type=T&x=y", "/v1/devices/T/ban", "T.T", "meta.T"] {
+                assert!(has_token(&text.replace('T', &token)), "{text} {token}");
+            }
+        }
+        let compact = "xeyJhbGciOiJIUzI1NiJ9.e30.s";
+        assert!(has_token(compact));
+        for text in ["", "eyJ", "eyJ.a.b", "eyJhbGciOiJIUzI1NiJ9.one-dot", "sensor-1.of.room-7", "é.eyJ"] {
+            assert!(!has_token(text), "{text}");
+        }
+        // However long, it is gone through once.
+        assert!(!has_token(&"eyJ".repeat(1_000_000)));
+        assert!(!has_token(&"eyJ.".repeat(1_000_000)));
+    }
 
     fn written(text: &str, mode: u32) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();

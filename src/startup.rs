@@ -229,6 +229,7 @@ impl Node {
                 self.admin_token.clone(),
                 Logins::new(store.clone(), metrics.clone()),
                 Proxies::of(settings),
+                admission.clone(),
             )
             .over_tls(settings.tls_cert.is_some()),
             readiness: Readiness::new(admission.clone(), self.stores.probes(live.as_ref())),

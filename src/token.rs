@@ -5,7 +5,7 @@
 //!   names by `kid`, or the secret. No key, certificate or address that a header brings along is looked at.
 //! - A header that asks for an extension to be understood (`crit`) is refused: none is.
 //! - `exp` is required and holds to the second: a token's end is also its session's, so there is no grace.
-//! - `nbf` may be up to [`LEEWAY`] ahead, because the clock of who minted it may be.
+//! - `nbf` and `iat` may be up to [`LEEWAY`] ahead, because the clock of who minted it may be.
 //! - `aud` is looked at where an audience is set: then a token has to name it.
 //! - No error says what the token was.
 
@@ -27,7 +27,7 @@ pub use used::{NotClaimed, UsedTokens};
 /// The longest token that is looked at, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 4_096;
 
-/// How far a token's `nbf` may be ahead of this machine's clock.
+/// How far a token's `nbf` and `iat` may be ahead of this machine's clock.
 pub const LEEWAY: Duration = Duration::from_secs(5);
 
 /// The longest `jti`, in bytes: it is remembered until the token's end.
@@ -80,6 +80,15 @@ pub enum TokenError {
     BadClaim { claim: &'static str, allowed: &'static str },
 }
 
+/// A token that was minted.
+#[derive(Debug)]
+pub struct Fresh {
+    pub token: Secret,
+    pub jti: String,
+    /// Seconds since the Unix epoch.
+    pub expires_at: i64,
+}
+
 /// Mints and verifies device tokens.
 #[derive(Clone)]
 pub struct DeviceTokens {
@@ -97,7 +106,7 @@ struct Minted<'a> {
     sub: &'a DeviceId,
     iat: i64,
     exp: i64,
-    jti: String,
+    jti: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     device_type: Option<&'a DeviceType>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,12 +142,19 @@ impl DeviceTokens {
         Self { audience: audience.map(Arc::from), ..self }
     }
 
+    /// Whether what is minted here is good here.
+    pub fn takes_its_own(&self) -> bool {
+        self.of_secret
+    }
+
     /// A new token of the device, good from now for `ttl`.
-    pub fn mint(&self, device: &DeviceId, device_type: Option<&DeviceType>, ttl: Duration) -> String {
+    pub fn mint(&self, device: &DeviceId, device_type: Option<&DeviceType>, ttl: Duration) -> Fresh {
         let iat = unix_now();
         let exp = iat.saturating_add_unsigned(ttl.as_secs()).min(LAST_SECOND);
         let jti = uuid::Uuid::new_v4().to_string();
-        self.sign(&Minted { sub: device, iat, exp, jti, device_type, aud: self.audience.as_deref() })
+        let aud = self.audience.as_deref();
+        let token = self.sign(&Minted { sub: device, iat, exp, jti: &jti, device_type, aud });
+        Fresh { token: Secret::new(token), jti, expires_at: exp }
     }
 
     pub(crate) fn sign(&self, claims: &impl Serialize) -> String {
@@ -165,8 +181,13 @@ impl DeviceTokens {
             _ => return Err(TokenError::NoKey),
         };
         let claims = given.check(self.audience.as_deref())?;
-        if claims.expires_at <= unix_now() {
+        let now = unix_now();
+        if claims.expires_at <= now {
             return Err(TokenError::Expired);
+        }
+        // One of the future would be newer than whatever is revoked until then.
+        if claims.issued_at.is_some_and(|at| at > now.saturating_add_unsigned(LEEWAY.as_secs())) {
+            return Err(TokenError::NotYetValid);
         }
         Ok(claims)
     }

@@ -49,8 +49,10 @@ impl Upgrades {
             "/ws" => self.device(&request, connection).await,
             "/v1/events/ws" => self.subscriber(&request, connection).await,
             path => {
-                let problem =
-                    Problem::new(actix_http::StatusCode::NOT_FOUND, format!("{path:?} does not upgrade"));
+                let problem = Problem::new(
+                    actix_http::StatusCode::NOT_FOUND,
+                    format!("{:?} does not upgrade", problem::shown(path)),
+                );
                 refuse(connection, &problem.about("path", path, "/ws, /v1/events/ws")).await
             }
         };

@@ -56,6 +56,11 @@ impl List {
         Some(Banned::Address { until: term.until })
     }
 
+    pub fn outlasts(&self, ban: &Ban) -> bool {
+        self.term(&ban.target)
+            .is_some_and(|term| term.until.is_none_or(|held| ban.until.is_some_and(|until| held >= until)))
+    }
+
     pub fn apply(&mut self, changes: Vec<BanChange>, now: Timestamp) -> Changed {
         let mut changed = Changed::default();
         for BanChange { ban, lifted, .. } in changes {

@@ -81,6 +81,17 @@ fn a_network_holds_for_all_of_it_in_either_family() {
 }
 
 #[test]
+fn what_holds_longer_is_known_to() {
+    let mut list = List::default();
+    let (short, long) = (of_device("short", Some(200)), of_device("long", None));
+    list.apply(vec![change(&short, false), change(&long, false)], NOW);
+    let outlasts = |name, until| list.outlasts(&of_device(name, until));
+    assert!(outlasts("short", Some(199)) && outlasts("short", Some(200)) && !outlasts("short", Some(201)));
+    assert!(!outlasts("short", None) && outlasts("long", None) && outlasts("long", Some(9_999)));
+    assert!(!outlasts("else", Some(101)));
+}
+
+#[test]
 fn another_list_says_what_is_new_and_what_is_gone() {
     let (stays, goes, over) =
         (of_device("stays", None), of_network("10.0.0.0/8", None), of_device("over", Some(101)));

@@ -64,6 +64,11 @@ impl Bans {
         list.device(device, now).or_else(|| list.address(from, now))
     }
 
+    /// Whether one of the same target holds as long as this one would, or longer.
+    pub fn outlast(&self, ban: &Ban) -> bool {
+        self.list.read().unwrap_or_else(PoisonError::into_inner).outlasts(ban)
+    }
+
     /// Whether nobody may come from this address.
     pub fn refuse_address(&self, from: IpAddr, now: Timestamp) -> Option<Banned> {
         self.list.read().unwrap_or_else(PoisonError::into_inner).address(from, now)

@@ -1,8 +1,8 @@
 //! What follows from flapping: a ban of the device, where the settings say so, and a line in the log.
 //!
 //! Each node follows the log and acts on what it has itself put there, so that one ban comes of one event. While the
-//! record cannot be written the ban waits; once the time is over for which it was to be, it is not made any more. A node
-//! that dies between the event and the ban makes none: the event says for how long the device was to be banned.
+//! record cannot be written the ban waits; once the time is over for which it was to be, it is not made any more, and
+//! none takes the place of one that holds longer. A node that dies between the event and the ban makes none: the event says for how long the device was to be banned.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +93,7 @@ impl Flaps {
         };
         let signature = Signature { actor: ban.by.clone(), remote_addr: None, node: self.node.clone() };
         let entry = signature.entry(Action::Ban, &ban.target, Some(format!("until {until}")));
-        while ban.holds(Timestamp::now()) {
+        while ban.holds(Timestamp::now()) && !self.bans.outlast(&ban) {
             match self.store.ban(ban.clone(), entry.clone()).await {
                 Ok(rev) => {
                     self.bans.until_done(rev, PATIENCE).await;

@@ -217,15 +217,18 @@ settings! {
     "LASTPONG_MAX_SESSIONS" max_sessions: usize = "1000000", Kind::Count(1, 100_000_000);
     /// The most sessions from one address; 0 is no limit, since many devices may share one behind a gateway.
     "LASTPONG_MAX_SESSIONS_PER_IP" max_sessions_per_ip: u32 = "0", Kind::Count(0, 100_000_000);
-    /// The most handshakes in a second; 0 is no limit, since what is right depends on the machine.
+    /// The most handshakes in a second; 0 is no limit, since what is right depends on the machine. Those whose token is no
+    /// good are not counted: nobody without one uses it up.
     "LASTPONG_HANDSHAKES_PER_SEC" handshakes_per_sec: u32 = "0", Kind::Count(0, 1_000_000);
-    /// The most handshakes in a second from one address; 0 is no limit, for the same reason as with sessions. An address
-    /// of IPv6 counts as its /64, here and wherever addresses are counted.
+    /// The most handshakes in a second from one address, whatever comes of them; 0 is no limit, for the same reason as with
+    /// sessions. An address of IPv6 counts as its /64, here and wherever addresses are counted.
     "LASTPONG_HANDSHAKES_PER_SEC_PER_IP" handshakes_per_sec_per_ip: u32 = "0", Kind::Count(0, 1_000_000);
     /// The most connections at once that are not sessions: requests on their way, and who reads by HTTP. Of those that
-    /// have not sent a whole request yet, the one that has waited longest makes room for a new one.
+    /// have not sent a whole request yet, the one that has waited longest makes room for a new one. One address never has
+    /// more than are left for all others (but always a sixty-fourth), and so half of them at most.
     "LASTPONG_MAX_CONNECTIONS" max_connections: usize = "10000", Kind::Count(16, 1_000_000);
-    /// The most of those from one address; 0 is no limit. Not counted for LASTPONG_TRUSTED_PROXIES.
+    /// The most of those from one address; 0 is no limit but that. LASTPONG_TRUSTED_PROXIES count as whom they name by the
+    /// PROXY protocol, and have no such limit themselves.
     "LASTPONG_MAX_CONNECTIONS_PER_IP" max_connections_per_ip: u32 = "0", Kind::Count(0, 1_000_000);
     /// The largest head of a request: its line and its headers.
     #[serde(deserialize_with = "bytes")]
@@ -291,11 +294,11 @@ settings! {
     /// Whether each connection of theirs begins with a PROXY protocol header, version 2. One without is refused. What
     /// comes from elsewhere has none.
     "LASTPONG_PROXY_PROTOCOL" proxy_protocol: bool = "false", Kind::Flag;
-    /// From an address with more bad tokens, malformed handshakes and protocol errors than this in a minute one handshake
-    /// a second is looked at, and from one with twice as many none for a while; 0 is never. By default never: behind a
-    /// proxy that LASTPONG_TRUSTED_PROXIES does not list, all devices have one address.
+    /// From an address with more bad tokens, malformed handshakes and protocol errors than this in a minute few handshakes
+    /// are looked at, and from one with twice as many nothing for a while; 0 is never. By default never: behind a proxy
+    /// that LASTPONG_TRUSTED_PROXIES does not list, all devices have one address.
     "LASTPONG_SUSPECT_AFTER" suspect_after: u32 = "0", Kind::Count(0, 1_000_000);
-    /// For how long none is looked at. Sessions that are there stay.
+    /// For how long nothing is looked at. Sessions that are there stay.
     #[serde(deserialize_with = "duration")]
     "LASTPONG_SUSPECT_BAN" suspect_ban: Duration = "5m", Kind::Duration(ms(SEC), ms(DAY));
     /// Addresses that this is not done to. By default this machine itself, where a proxy may stand that is not listed;
@@ -329,7 +332,8 @@ settings! {
     /// How often the files are looked at for a change; SIGHUP has them looked at now.
     #[serde(deserialize_with = "duration")]
     "LASTPONG_TLS_RELOAD" tls_reload: Duration = "1m", Kind::Duration(ms(100), ms(DAY));
-    /// The most TLS handshakes under way at once; the oldest makes room for one more. Each may take as long as
+    /// The most TLS handshakes under way at once: a quarter for the first of each address, of the others half at most for
+    /// one. One more waits, and whoever has been at it for a second makes room. Each may take as long as
     /// LASTPONG_HANDSHAKE_TIMEOUT, and be held as long again until the head of its first request is there.
     "LASTPONG_MAX_TLS_HANDSHAKES" max_tls_handshakes: usize = "512", Kind::Count(1, 100_000);
 

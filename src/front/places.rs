@@ -1,9 +1,11 @@
 //! How many connections there are that are not sessions, and which of those that wait makes room.
 //!
-//! They are counted over the node; who waits is known by worker, and makes room for newcomers of the same.
+//! - They are counted over the node; who waits is known by worker, and makes room for newcomers of the same.
+//! - One address has no more than there are left for all others, whatever else is allowed: who holds many is the first
+//!   to be told no, and there is always room for who holds none (dynamic thresholds, as in the shared buffers of switches).
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -14,29 +16,44 @@ use tokio::sync::Notify;
 use crate::metrics::{Limit, Metrics};
 use crate::peer::subscriber;
 
+/// Whoever has no more than this part of all does not have too many.
+const FEW: usize = 64;
+
 /// Those of the whole node.
 #[derive(Debug)]
 pub struct Connections {
     most: usize,
-    /// Zero is no limit.
     most_per_ip: usize,
     open: AtomicUsize,
     per_ip: Mutex<HashMap<IpAddr, usize>>,
 }
 
+/// How one more of an address stands to the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Within {
+    Limits,
+    /// It has as many as are left for all others.
+    NoShare,
+}
+
 impl Connections {
+    /// `most_per_ip`: zero is no limit but the share that each has.
     pub fn new(most: usize, most_per_ip: usize) -> Arc<Self> {
+        let most_per_ip = if most_per_ip == 0 { most } else { most_per_ip };
         Arc::new(Self { most, most_per_ip, open: AtomicUsize::new(0), per_ip: Mutex::default() })
     }
 
-    fn enter_from(&self, ip: IpAddr) -> Result<(), Limit> {
+    /// Counts one more of the address, which is among the open ones.
+    fn enter_from(&self, ip: IpAddr) -> Result<Within, Limit> {
         let mut per_ip = self.per_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = per_ip.entry(ip).or_default();
-        if *open >= self.most_per_ip {
+        let of_ip = per_ip.entry(ip).or_default();
+        if *of_ip >= self.most_per_ip {
             return Err(Limit::ConnectionsPerIp);
         }
-        *open += 1;
-        Ok(())
+        let left = self.most.saturating_sub(self.open.load(Relaxed));
+        let within = if *of_ip > left.max(self.most / FEW) { Within::NoShare } else { Within::Limits };
+        *of_ip += 1;
+        Ok(within)
     }
 
     fn leave_from(&self, ip: &IpAddr) {
@@ -55,8 +72,38 @@ pub struct Places {
     connections: Arc<Connections>,
     metrics: Arc<Metrics>,
     next: Cell<u64>,
-    /// Who waits, the longest first.
-    waiting: RefCell<BTreeMap<u64, Rc<Notify>>>,
+    waiting: RefCell<Queue>,
+}
+
+/// Who waits, the longest first: all, and by address.
+#[derive(Default)]
+struct Queue {
+    all: BTreeMap<u64, (Option<IpAddr>, Rc<Notify>)>,
+    by_ip: BTreeSet<(IpAddr, u64)>,
+}
+
+impl Queue {
+    fn add(&mut self, number: u64, ip: Option<IpAddr>, told: Rc<Notify>) {
+        self.all.insert(number, (ip, told));
+        self.by_ip.extend(ip.map(|ip| (ip, number)));
+    }
+
+    fn take(&mut self, number: u64) -> Option<Rc<Notify>> {
+        let (ip, told) = self.all.remove(&number)?;
+        if let Some(ip) = ip {
+            self.by_ip.remove(&(ip, number));
+        }
+        Some(told)
+    }
+
+    /// Who has waited longest, of this address where there is one.
+    fn longest(&mut self, of: Option<IpAddr>) -> Option<Rc<Notify>> {
+        let number = match of {
+            Some(ip) => self.by_ip.range((ip, 0)..=(ip, u64::MAX)).next().map(|(_, number)| *number),
+            None => self.all.keys().next().copied(),
+        };
+        self.take(number?)
+    }
 }
 
 /// One connection's place.
@@ -64,6 +111,9 @@ pub struct Place {
     places: Rc<Places>,
     ip: Option<IpAddr>,
 }
+
+/// A connection of which it is not known yet whose it is.
+pub struct Arrived(Place);
 
 /// A connection that may be overtaken, until it is dropped.
 pub struct Waiting {
@@ -77,37 +127,54 @@ impl Places {
         Rc::new(Self { connections, metrics, next: Cell::new(0), waiting: RefCell::default() })
     }
 
-    /// A place for one more; without an address it counts for none.
+    /// Counts one more connection.
+    pub fn enter(self: &Rc<Self>) -> Arrived {
+        self.connections.open.fetch_add(1, Relaxed);
+        self.metrics.http_connections.inc();
+        Arrived(Place { places: self.clone(), ip: None })
+    }
+
+    fn is_beyond(&self) -> bool {
+        self.connections.open.load(Relaxed) > self.connections.most
+    }
+
+    /// Whether one that waits, of this address where there is one, was told to give up its place.
+    fn make_room(&self, of: Option<IpAddr>) -> bool {
+        let longest = self.waiting.borrow_mut().longest(of);
+        longest.inspect(|longest| longest.notify_one()).is_some()
+    }
+}
+
+impl Arrived {
+    /// The place of a connection of this address; none is that of a proxy.
     ///
     /// # Errors
     /// The limit that was reached.
-    pub fn enter(self: &Rc<Self>, ip: Option<IpAddr>) -> Result<Place, Limit> {
-        let connections = &self.connections;
-        let ip = ip.filter(|_| connections.most_per_ip > 0).map(subscriber);
-        if let Some(ip) = ip {
-            connections.enter_from(ip)?;
+    pub fn of(self, ip: Option<IpAddr>) -> Result<Place, Limit> {
+        let Self(mut place) = self;
+        let mut within = Within::Limits;
+        if let Some(ip) = ip.map(subscriber) {
+            within = place.places.connections.enter_from(ip)?;
+            place.ip = Some(ip);
         }
-        let before = connections.open.fetch_add(1, Relaxed);
-        self.metrics.http_connections.inc();
         // Dropped on refusal, which gives it all back.
-        let place = Place { places: self.clone(), ip };
-        if before < connections.most {
-            return Ok(place);
-        }
-        match self.waiting.borrow_mut().pop_first() {
-            Some((_, longest)) => {
-                longest.notify_one();
-                Ok(place)
+        match within {
+            Within::NoShare if !place.places.make_room(place.ip) => Err(Limit::ConnectionsPerIp),
+            Within::Limits if place.places.is_beyond() && !place.places.make_room(None) => {
+                Err(Limit::Connections)
             }
-            None => Err(Limit::Connections),
+            _ => Ok(place),
         }
     }
+}
 
-    pub fn wait(self: &Rc<Self>) -> Waiting {
-        let number = self.next.replace(self.next.get() + 1);
+impl Place {
+    pub fn wait(&self) -> Waiting {
+        let places = &self.places;
+        let number = places.next.replace(places.next.get() + 1);
         let told = Rc::new(Notify::new());
-        self.waiting.borrow_mut().insert(number, told.clone());
-        Waiting { places: self.clone(), number, told }
+        places.waiting.borrow_mut().add(number, self.ip, told.clone());
+        Waiting { places: places.clone(), number, told }
     }
 }
 
@@ -120,7 +187,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.places.waiting.borrow_mut().remove(&self.number);
+        self.places.waiting.borrow_mut().take(self.number);
     }
 }
 
@@ -140,32 +207,65 @@ mod tests {
 
     use super::*;
 
+    fn proxied(places: &Rc<Places>) -> Result<Place, Limit> {
+        places.enter().of(None)
+    }
+
+    fn places(most: usize, per_ip: usize) -> Rc<Places> {
+        Places::new(Connections::new(most, per_ip), Arc::new(Metrics::new()))
+    }
+
+    fn from(places: &Rc<Places>, ip: u8) -> Result<Place, Limit> {
+        places.enter().of(Some([192, 0, 2, ip].into()))
+    }
+
     #[test]
     fn who_waited_longest_makes_room() {
-        let places = Places::new(Connections::new(2, 0), Arc::new(Metrics::new()));
-        let served = places.enter(None).unwrap();
-        let (_first, first) = (places.enter(None).unwrap(), places.wait());
-        let (_second, second) = (places.enter(None).unwrap(), places.wait());
-        assert!(first.overtaken().now_or_never().is_some());
-        assert!(second.overtaken().now_or_never().is_none());
+        let places = places(2, 0);
+        let served = proxied(&places).unwrap();
+        let first = proxied(&places).unwrap();
+        let first = (first.wait(), first);
+        let second = proxied(&places).unwrap();
+        let second = (second.wait(), second);
+        assert!(first.0.overtaken().now_or_never().is_some());
+        assert!(second.0.overtaken().now_or_never().is_none());
         drop((first, second, served));
-        let _third = places.enter(None);
-        assert_eq!(places.enter(None).err(), Some(Limit::Connections), "none waits");
+        let _third = (proxied(&places), proxied(&places));
+        assert_eq!(proxied(&places).err(), Some(Limit::Connections), "none waits");
     }
 
     #[test]
     fn an_address_has_so_many_and_gives_them_back() {
-        let places = Places::new(Connections::new(100, 2), Arc::new(Metrics::new()));
-        let [a, b] = ["192.0.2.1", "192.0.2.2"].map(|ip| Some(ip.parse().unwrap()));
-        let held = [places.enter(a).unwrap(), places.enter(a).unwrap()];
-        assert_eq!(places.enter(a).err(), Some(Limit::ConnectionsPerIp));
-        assert!(places.enter(b).is_ok() && places.enter(None).is_ok());
+        let places = places(100, 2);
+        let held = [from(&places, 1).unwrap(), from(&places, 1).unwrap()];
+        assert_eq!(from(&places, 1).err(), Some(Limit::ConnectionsPerIp));
+        assert!(from(&places, 2).is_ok() && proxied(&places).is_ok());
         drop(held);
-        assert!(places.enter(a).is_ok());
+        assert!(from(&places, 1).is_ok());
         assert_eq!(
             (places.connections.open.load(Relaxed), places.connections.per_ip.lock().unwrap().len()),
             (0, 0)
         );
         assert_eq!(places.metrics.http_connections.get(), 0);
+    }
+
+    #[test]
+    fn who_holds_many_leaves_room_for_who_holds_none() {
+        let places = places(100, 0);
+        let mut held = Vec::new();
+        for greedy in 1..=4 {
+            while let Ok(place) = from(&places, greedy) {
+                held.push(place);
+            }
+        }
+        assert!((50..100).contains(&held.len()), "{}", held.len());
+        assert!((5..10).all(|modest| from(&places, modest).is_ok()));
+        // Who is over his share can have what his own give up, and nobody else's.
+        let modest = from(&places, 5).unwrap();
+        let modest = (modest.wait(), modest);
+        assert_eq!(from(&places, 1).err(), Some(Limit::ConnectionsPerIp));
+        let waits = held[0].wait();
+        assert!(from(&places, 1).is_ok());
+        assert!(waits.overtaken().now_or_never().is_some() && modest.0.overtaken().now_or_never().is_none());
     }
 }

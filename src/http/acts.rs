@@ -14,12 +14,15 @@ use crate::problem::Problem;
 use crate::revoked::Revoked;
 use crate::store::audit::{Action, Book, Entry, Signature};
 use crate::supervisor::messages::Drain;
+use crate::token::DeviceTokens;
 
 /// One for the whole node.
 pub struct Acts {
     pub book: Book,
     pub bans: Arc<Bans>,
     pub revoked: Arc<Revoked>,
+    /// What is minted here, and verified at every handshake.
+    pub tokens: DeviceTokens,
     pub drain: Recipient<Drain>,
     /// Over how long a drain is spread that does not say.
     pub drain_spread: Duration,

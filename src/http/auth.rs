@@ -7,6 +7,7 @@
 //! - A cookie opens what changes something, and sockets, to pages of this host only.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::RequestHead;
@@ -25,6 +26,8 @@ use crate::problem::Problem;
 use crate::role::Role;
 use crate::secret::Secret;
 use crate::store::users::LoginKind;
+use crate::supervisor::admission::Admission;
+use crate::time::Mono;
 
 /// How often a stream's login is looked at: so long it may outlive it.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
@@ -34,6 +37,7 @@ pub struct Auth {
     token: Secret,
     pub logins: Logins,
     pub proxies: Proxies,
+    admission: Arc<Admission>,
     /// This node speaks TLS itself.
     tls: bool,
 }
@@ -55,8 +59,8 @@ struct Proof {
 
 impl Auth {
     /// An empty token opens nothing.
-    pub fn new(token: Secret, logins: Logins, proxies: Proxies) -> Self {
-        Self { token, logins, proxies, tls: false }
+    pub fn new(token: Secret, logins: Logins, proxies: Proxies, admission: Arc<Admission>) -> Self {
+        Self { token, logins, proxies, admission, tls: false }
     }
 
     /// The same on a node that speaks TLS itself, or does not.
@@ -85,7 +89,7 @@ impl Auth {
 
     async fn identify(&self, head: &RequestHead, acts: bool) -> Result<Caller, Problem> {
         if let Some(value) = head.headers().get(header::AUTHORIZATION) {
-            return self.bearer(value.to_str().unwrap_or_default(), acts).await;
+            return self.bearer(head, value.to_str().unwrap_or_default(), acts).await;
         }
         let Some(token) = cookie::read(head.headers()) else {
             return Err(Problem::unauthorized("this needs `Authorization: Bearer` with a token, or a login"));
@@ -97,7 +101,8 @@ impl Auth {
         self.user(Proof { token, kind: LoginKind::Cookie }, acts).await?.ok_or_else(over)
     }
 
-    async fn bearer(&self, authorization: &str, acts: bool) -> Result<Caller, Problem> {
+    /// Tokens that are no good are held against their address, as those of devices are.
+    async fn bearer(&self, head: &RequestHead, authorization: &str, acts: bool) -> Result<Caller, Problem> {
         let given = match authorization.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
             _ => return Err(Problem::unauthorized("the Authorization header is not of the scheme Bearer")),
@@ -105,8 +110,18 @@ impl Auth {
         if !self.token.expose().is_empty() && self.token.matches(given.as_bytes()) {
             return Ok(Caller { user: None, role: Role::Admin, proof: None });
         }
+        // Before the record is asked.
+        let from = self.proxies.peer(head).map(|peer| peer.addr.ip());
+        if let Some(held_off) = from.and_then(|ip| self.admission.held_off(ip, Mono::now())) {
+            return Err(held_off.problem());
+        }
         let proof = Proof { token: Secret::new(given), kind: LoginKind::Bearer };
-        let wrong = || Problem::unauthorized("the token is neither the admin token nor that of a login");
+        let wrong = || {
+            if let Some(ip) = from {
+                self.admission.strike(ip, Mono::now());
+            }
+            Problem::unauthorized("the token is neither the admin token nor that of a login")
+        };
         self.user(proof, acts).await?.ok_or_else(wrong)
     }
 

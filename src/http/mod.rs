@@ -122,6 +122,7 @@ pub fn routes(cfg: &mut web::ServiceConfig) {
         ))
         .service(get_or("/v1/bans", bans::list, [web::post().to(bans::ban_any)], "GET, HEAD, POST"))
         .service(only("/v1/bans/{id}", [web::delete().to(bans::lift)], "DELETE"))
+        .service(only("/v1/tokens", [web::post().to(tokens::mint)], "POST"))
         .service(only("/v1/tokens/revoke", [web::post().to(tokens::revoke)], "POST"))
         .service(get("/v1/tokens/revoked", tokens::list))
         .service(get_or(

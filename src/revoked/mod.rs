@@ -2,7 +2,8 @@
 //!
 //! - A look-up is two look-ups of a hash table, however many are revoked. Of a token no more is known than its [`Proof`]:
 //!   a hash of its `jti`, keyed by this process, and when it was issued.
-//! - A device's revocation holds for what was issued up to its second, and for what does not say when it was.
+//! - A device's revocation holds for what was issued up to its second, and for what does not say when it was. What was
+//!   shown here was issued by then, whatever it says: a session is ended whose token is dated ahead.
 //! - The list changes in whole steps ([`Revoked::apply`], [`Revoked::replace`]), and each says what is new in it: whoever
 //!   is here by such a token is to be ended. [`Revoked::done`] says up to where that was done.
 //!
@@ -46,10 +47,11 @@ impl Default for Revoked {
 }
 
 impl Revoked {
-    /// What is to be remembered of a session's token.
-    pub fn proof(&self, claims: &Claims) -> Proof {
+    /// What is to be remembered of a session's token, which was shown at `now`.
+    pub fn proof(&self, claims: &Claims, now: Timestamp) -> Proof {
         let jti = claims.jti.as_deref().map_or(0, |jti| hash(&self.hasher, jti));
-        let issued = claims.issued_at.map_or(0, |at| at.clamp(0, u32::MAX.into()) as u32);
+        let issued = claims.issued_at.map_or(0, |at| at.min(now.0 / 1_000_000));
+        let issued = issued.clamp(0, u32::MAX.into()) as u32;
         Proof { jti, issued }
     }
 
@@ -104,4 +106,20 @@ impl Revoked {
 /// Never 0, which is that of no `jti`.
 fn hash(hasher: &RandomState, jti: &str) -> u64 {
     hasher.hash_one(jti).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_here_was_issued_whatever_it_says() {
+        let revoked = Revoked::default();
+        let issued = |issued_at| {
+            let device_id = "d".parse().unwrap();
+            let claims = Claims { device_id, device_type: None, expires_at: 0, issued_at, jti: None };
+            revoked.proof(&claims, Timestamp(100_999_999)).issued
+        };
+        assert_eq!([Some(7), Some(100), Some(104), Some(-1), None].map(issued), [7, 100, 100, 0, 0]);
+    }
 }

@@ -3,6 +3,7 @@
 use crate::event::Meta;
 use crate::ids::DeviceType;
 use crate::problem::Problem;
+use crate::secret::has_token;
 
 /// As the contract bounds what a device says of itself.
 const MAX_META: usize = 16;
@@ -23,6 +24,12 @@ impl Asked {
             .map_err(|_| Problem::bad_request("the query is not of the form name=value&name=value"))?;
         let mut asked = Self::default();
         for (name, value) in pairs {
+            if has_token(&name) || has_token(&value) || name == "token" || name == "access_token" {
+                return Err(Problem::bad_request(
+                    "a token in a URL ends in logs: send `Authorization: Bearer TOKEN`, or offer the \
+                     subprotocols `lastpong.v1, token.TOKEN`",
+                ));
+            }
             if let Some(key) = name.strip_prefix("meta.") {
                 asked.add_meta(&name, key, value)?;
             } else if name == "device_type" {
@@ -33,11 +40,6 @@ impl Asked {
                 if asked.device_type.replace(parsed).is_some() {
                     return Err(Problem::bad_input("device_type", &value, "once"));
                 }
-            } else if name == "token" || name == "access_token" {
-                return Err(Problem::bad_request(
-                    "a token in a URL ends in logs: send `Authorization: Bearer TOKEN`, or offer the \
-                     subprotocols `lastpong.v1, token.TOKEN`",
-                ));
             } else if name != "resume" {
                 return Err(Problem::unknown_parameter(&name, KNOWN));
             }

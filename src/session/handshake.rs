@@ -121,7 +121,7 @@ impl Gate {
         let (token, subprotocol) = token(head.headers())?;
         let (claims, until) = self.who(token, shown)?;
         let (revoked, device) = (self.admission.revoked(), &claims.device_id);
-        let proof = revoked.proof(&claims);
+        let proof = revoked.proof(&claims, now);
         if revoked.refuses(device, proof, now) {
             return Err(unauthorized("the token or certificate was revoked"));
         }
@@ -182,7 +182,12 @@ impl Gate {
         if let Some(limit) = refusal.limit() {
             self.metrics.limited(limit);
         }
-        limited(refusal)
+        let outcome = match refusal {
+            Refusal::Draining => Handshake::Draining,
+            Refusal::Overloaded => Handshake::Overloaded,
+            _ => Handshake::Limited,
+        };
+        (outcome, refusal.problem())
     }
 
     fn check_meta(&self, meta: &Meta) -> Result<(), Refused> {
@@ -332,27 +337,6 @@ fn token(headers: &HeaderMap) -> Result<(Option<&str>, bool), Refused> {
 fn bearer(value: &str) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-}
-
-fn limited(refusal: Refusal) -> Refused {
-    let detail = refusal.to_string();
-    let too_many = |seconds| {
-        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, detail.clone());
-        (Handshake::Limited, problem.retry_after(seconds))
-    };
-    // Spread, so that those who were refused together do not return together.
-    let later = RETRY_SECONDS + rand::random_range(0..=RETRY_SECONDS);
-    let soon = |wait: Duration| wait.as_secs() + 1 + rand::random_range(0..=2);
-    match refusal {
-        Refusal::Draining => (Handshake::Draining, Problem::unavailable(detail, later)),
-        Refusal::Overloaded => (Handshake::Overloaded, Problem::unavailable(detail, later)),
-        Refusal::Sessions | Refusal::SessionsPerIp => too_many(later),
-        Refusal::Handshakes { retry_after } | Refusal::HandshakesPerIp { retry_after } => {
-            too_many(soon(retry_after))
-        }
-        Refusal::Slowed { retry_after } => too_many(soon(retry_after) + later),
-        Refusal::HeldOff { retry_after } => too_many(retry_after.as_secs() + later),
-    }
 }
 
 /// What it says of the trace that it is of.

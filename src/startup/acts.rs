@@ -22,6 +22,7 @@ impl Node {
             book: Book::new(self.stores.sql.clone(), self.stores.journal.clone()),
             bans: admission.bans().clone(),
             revoked: admission.revoked().clone(),
+            tokens: self.tokens.verifier.clone(),
             drain: root.clone().recipient(),
             drain_spread: self.settings.drain_spread,
             log_filter: self.log_filter.clone(),

@@ -156,8 +156,7 @@ impl Workers {
                 let upgrades = Rc::new(self.supervised());
                 let doors = self.doors.clone();
                 let app = App::new().app_data(doors).configure(http::routes);
-                let tls = self.handshakes();
-                let front = Rc::new(Front::new(&settings, connections.clone(), tls, self.metrics.clone()));
+                let front = Rc::new(self.front(connections.clone()));
                 let http = HttpService::build()
                     .client_request_timeout(head_timeout)
                     .client_disconnect_timeout(Duration::ZERO)
@@ -173,6 +172,11 @@ impl Workers {
             })?
             .run();
         Ok(server)
+    }
+
+    fn front(&self, connections: Arc<Connections>) -> Front {
+        let (admission, metrics) = (self.admission.clone(), self.metrics.clone());
+        Front::new(&self.settings, connections, admission, self.handshakes(), metrics)
     }
 
     /// The worker's share of those that all may have under way.

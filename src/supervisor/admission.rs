@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use actix_web::http::StatusCode;
+
 use super::suspects::{Hold, Policy, Suspects};
 use crate::bans::Bans;
 use crate::metrics::Limit;
 use crate::peer::subscriber;
+use crate::problem::Problem;
 use crate::rate::Rate;
 use crate::rate::keyed::{Allowance, Keyed};
 use crate::revoked::Revoked;
@@ -19,6 +22,7 @@ use crate::time::Mono;
 
 /// Facts that may be on their way to the store before newcomers are asked to wait: some seconds of its work.
 const MAX_BACKLOG: usize = 50_000;
+const RETRY_SECONDS: u64 = 5;
 /// Addresses whose handshakes are counted.
 const MOST_ADDRESSES: usize = 50_000;
 
@@ -63,11 +67,11 @@ pub enum Refusal {
     #[error("too many handshakes a second from this address")]
     HandshakesPerIp { retry_after: Duration },
     #[error(
-        "too much came from this address that was no handshake or had no good token: one a second is looked at"
+        "too much came from this address that was no handshake or had no good token: few handshakes are looked at"
     )]
     Slowed { retry_after: Duration },
     #[error(
-        "too much came from this address that was no handshake or had no good token: none is looked at for a while"
+        "too much came from this address that was no handshake or had no good token: nothing is looked at for a while"
     )]
     HeldOff { retry_after: Duration },
 }
@@ -84,6 +88,22 @@ impl Refusal {
             Self::Slowed { .. } => Some(Limit::AddressSlowed),
             Self::HeldOff { .. } => Some(Limit::AddressHeldOff),
         }
+    }
+
+    /// What is answered, with when to come back.
+    pub fn problem(self) -> Problem {
+        let detail = self.to_string();
+        // Spread, so that those who were refused together do not return together.
+        let later = RETRY_SECONDS + rand::random_range(0..=RETRY_SECONDS);
+        let soon = |wait: Duration| wait.as_secs() + 1 + rand::random_range(0..=2);
+        let seconds = match self {
+            Self::Draining | Self::Overloaded => return Problem::unavailable(detail, later),
+            Self::Sessions | Self::SessionsPerIp => later,
+            Self::Handshakes { retry_after } | Self::HandshakesPerIp { retry_after } => soon(retry_after),
+            Self::Slowed { retry_after } => soon(retry_after) + later,
+            Self::HeldOff { retry_after } => retry_after.as_secs() + later,
+        };
+        Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(seconds)
     }
 }
 
@@ -126,13 +146,26 @@ impl Admission {
         &self.revoked
     }
 
-    /// Whether anything from there is looked at. Asked before the work of it.
+    /// Whether a handshake from there is looked at, whatever it shows. Asked before the work of it.
     pub fn look(&self, ip: IpAddr, now: Mono) -> Result<(), Refusal> {
         let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
         suspects.look(ip, now).map_err(|hold| match hold {
             Hold::Slowed(retry_after) => Refusal::Slowed { retry_after },
             Hold::Off(retry_after) => Refusal::HeldOff { retry_after },
-        })
+        })?;
+        drop(suspects);
+        let Some(rates) = &self.handshakes_per_ip else { return Ok(()) };
+        let mut rates = rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.take(&subscriber(ip), now).map_err(|retry_after| Refusal::HandshakesPerIp { retry_after })
+    }
+
+    /// Where nothing at all from there is looked at yet.
+    pub fn held_off(&self, ip: IpAddr, now: Mono) -> Option<Refusal> {
+        if self.limits.suspects.after == 0 {
+            return None;
+        }
+        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        suspects.held_off(ip, now).map(|retry_after| Refusal::HeldOff { retry_after })
     }
 
     /// Something came from there that nobody sends who means well.
@@ -143,15 +176,10 @@ impl Admission {
         }
     }
 
-    /// A place for one more session from `ip`.
+    /// A place for one more session from `ip`. What has no good token takes nothing from the limit of all.
     pub fn enter(self: &Arc<Self>, ip: IpAddr, now: Mono) -> Result<Pass, Refusal> {
         self.open()?;
         let ip = subscriber(ip);
-        // Before the limit of all: one address does not use up what the others have.
-        if let Some(rates) = &self.handshakes_per_ip {
-            let mut rates = rates.lock().unwrap_or_else(PoisonError::into_inner);
-            rates.take(&ip, now).map_err(|retry_after| Refusal::HandshakesPerIp { retry_after })?;
-        }
         if let Some(rate) = &self.handshakes {
             let mut rate = rate.lock().unwrap_or_else(PoisonError::into_inner);
             rate.take(now).map_err(|retry_after| Refusal::Handshakes { retry_after })?;
@@ -255,7 +283,10 @@ mod tests {
         let limits = Limits { handshakes_per_sec: 5, handshakes_per_sec_per_ip: 2, ..Limits::default() };
         let admission = Admission::new(limits, Arc::default());
         let now = Mono(1_000_000);
-        let enter = |n: u8| admission.enter(IpAddr::from([192, 0, 2, n]), now).map(drop);
+        let enter = |n: u8| {
+            let ip = IpAddr::from([192, 0, 2, n]);
+            admission.look(ip, now).and_then(|()| admission.enter(ip, now)).map(drop)
+        };
         let refused = (0..10).filter(|_| matches!(enter(1), Err(Refusal::HandshakesPerIp { .. }))).count();
         assert_eq!(refused, 8);
         assert_eq!((2..5).filter(|n| enter(*n).is_ok()).count(), 3);

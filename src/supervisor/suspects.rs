@@ -1,11 +1,12 @@
 //! Addresses that send what does not open, over and over, as a pure core: what happened goes in, with the time.
 //!
 //! - Each bad token, malformed handshake and protocol error counts, and is forgotten at an even pace: `after` of them a
-//!   minute. From an address with more than `after` one try a second is looked at; with twice as many, none for a while.
+//!   minute. From an address with more than `after` only so many tries are looked at as bring it, where all of them are
+//!   bad, to twice as many within a minute, and one a second at least; with twice as many, none for a while.
 //! - What is not looked at does not count: who goes on trying is not held off for longer than was said.
 //! - An address of IPv6 stands for its /64.
 //!
-//! Memory is bounded: a full table forgets who did least. Left out on purpose: telling other nodes, and lasting over a
+//! Memory is bounded: a full table forgets who did least, of some. Left out on purpose: telling other nodes, and lasting over a
 //! restart. It is no verdict on who somebody is, but keeps him from costing more than he should.
 
 use std::collections::HashMap;
@@ -21,6 +22,10 @@ use crate::time::Mono;
 /// Addresses remembered.
 const MOST: usize = 10_000;
 const MINUTE: f64 = 60.0;
+/// How often a full table is gone through.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Of so many, whichever they are, the one that did least makes room.
+const SAMPLE: usize = 64;
 
 /// What is done to whom.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +40,8 @@ pub struct Policy {
 pub struct Suspects {
     policy: Policy,
     known: HashMap<IpAddr, Suspect>,
+    /// When it was last gone through for those who are forgiven.
+    swept: Mono,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,7 +63,7 @@ pub enum Hold {
 
 impl Suspects {
     pub fn new(policy: Policy) -> Self {
-        Self { policy, known: HashMap::new() }
+        Self { policy, known: HashMap::new(), swept: Mono(0) }
     }
 
     fn watches(&self, address: IpAddr) -> bool {
@@ -80,7 +87,13 @@ impl Suspects {
         if suspect.strikes_at(now, after) <= after {
             return Ok(());
         }
-        suspect.tries.take(1, now).map_err(Hold::Slowed)
+        suspect.tries.take(pace(self.policy.after), now).map_err(Hold::Slowed)
+    }
+
+    /// For how long yet nothing from there is looked at.
+    pub fn held_off(&self, from: IpAddr, now: Mono) -> Option<Duration> {
+        let until = self.known.get(&subscriber(from))?.until?;
+        (until > now).then(|| until.since(now))
     }
 
     /// Something bad came from there. Says for how long nothing more is looked at, where that begins now.
@@ -94,9 +107,13 @@ impl Suspects {
         }
         let new = Suspect { strikes: 0.0, seen: now, tries: Schedule::default(), until: None };
         let suspect = self.known.entry(from).or_insert(new);
+        if suspect.until.is_some_and(|until| until > now) {
+            return None;
+        }
+        suspect.until = None;
         suspect.strikes = suspect.strikes_at(now, after) + 1.0;
         suspect.seen = now;
-        if suspect.until.is_some() || suspect.strikes < after * 2.0 {
+        if suspect.strikes < after * 2.0 {
             return None;
         }
         suspect.until = Some(now + ban);
@@ -111,12 +128,16 @@ impl Suspects {
             return;
         }
         let after = f64::from(self.policy.after);
-        self.known.retain(|_, s| s.until.is_some_and(|until| until > now) || s.strikes_at(now, after) > 0.0);
-        if self.known.len() < MOST {
-            return;
+        if now.since(self.swept) >= SWEEP {
+            self.swept = now;
+            self.known
+                .retain(|_, s| s.until.is_some_and(|until| until > now) || s.strikes_at(now, after) > 0.0);
+            if self.known.len() < MOST {
+                return;
+            }
         }
         let weight = |s: &Suspect| (s.until.is_some(), s.strikes_at(now, after));
-        let least = self.known.iter().min_by(|(_, a), (_, b)| {
+        let least = self.known.iter().take(SAMPLE).min_by(|(_, a), (_, b)| {
             let (a, b) = (weight(a), weight(b));
             a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
         });
@@ -124,6 +145,11 @@ impl Suspects {
             self.known.remove(&least);
         }
     }
+}
+
+/// Tries a second that are looked at of one who has more than `after` a minute: twice as many as are forgotten.
+fn pace(after: u32) -> u32 {
+    after.div_ceil(30)
 }
 
 impl Suspect {
@@ -168,6 +194,42 @@ mod tests {
         assert_eq!(s.look(bad, now), Err(Hold::Off(ban)));
         assert_eq!(s.look(bad, now + ban), Ok(()));
         assert_eq!(s.strike(bad, now + ban), None, "one more is no ban");
+    }
+
+    #[test]
+    fn whoever_goes_on_is_held_off_whatever_the_number() {
+        for after in [1, 2, 30, 59, 60, 61, 1_000, 100_000] {
+            let mut s = suspects(after);
+            for _ in 0..after {
+                s.strike(address(1), NOW);
+            }
+            // As often as it is let.
+            let mut now = NOW;
+            let held = std::iter::from_fn(|| {
+                match s.look(address(1), now) {
+                    Ok(()) => _ = s.strike(address(1), now),
+                    Err(Hold::Slowed(wait)) => now = now + wait,
+                    Err(Hold::Off(_)) => return None,
+                }
+                Some(())
+            });
+            assert!(held.take(5_000_000).count() < 5_000_000, "{after}");
+            assert!(now.since(NOW) <= Duration::from_secs(70), "{after}: {:?}", now.since(NOW));
+            assert!(s.held_off(address(1), now).is_some() && s.held_off(address(2), now).is_none());
+        }
+    }
+
+    #[test]
+    fn whoever_begins_again_is_held_off_again() {
+        let mut s = suspects(2);
+        let mut now = NOW;
+        for _ in 0..3 {
+            let ban = (0..10).find_map(|_| s.strike(address(1), now)).expect("held off");
+            assert_eq!(s.strike(address(1), now), None, "what comes meanwhile changes nothing");
+            assert_eq!(s.held_off(address(1), now), Some(ban));
+            now = now + ban;
+            assert_eq!(s.held_off(address(1), now), None);
+        }
     }
 
     #[test]

@@ -1,66 +1,105 @@
 //! The TLS handshakes of one worker: each within a time, all within a number.
 //!
-//! Where one more begins than may be under way, the oldest of them is given up. A client that means it is done within a
-//! few round trips, and who only opens connections and dawdles is always the oldest. Where more than that number begin within a
-//! round trip, all of that distance are given up: this bounds what a flood costs, and does not serve others through it.
+//! - Some places are for the first of each address, and of the others one address has half at most: who sends many is
+//!   waited for by himself.
+//! - Where no place is free, the next one waits for it in the order of arrival, without buffers. A client that means it
+//!   is done within a few round trips: who holds a place for longer than [`GRACE`] gives it up as soon as another waits.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+mod places;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::reload::Tls;
 use super::stream::Stream;
 use crate::metrics::{Metrics, TlsHandshake};
+use crate::peer::subscriber;
+use places::Places;
+
+/// How long a place is kept by who got it, whoever waits: TLS 1.2 and the first head in round trips of a third of it.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// One worker's.
 pub struct Handshakes {
     tls: Arc<Tls>,
     metrics: Arc<Metrics>,
     patience: Duration,
-    bound: usize,
-    /// Those under way, the oldest first, each by its number; who is dropped here is given up.
-    underway: RefCell<VecDeque<(u64, oneshot::Sender<()>)>>,
-    next: Cell<u64>,
+    /// For those from whose address there is no other.
+    firsts: Places,
+    /// For all others.
+    places: Places,
+    /// Of those one address may have so many.
+    share: usize,
+    by_address: RefCell<HashMap<IpAddr, Rc<Places>>>,
 }
 
-/// A place among them, as long as it is held.
-struct Place<'a> {
+/// The places of one address, for as long as anyone from there is here.
+struct Share<'a> {
     of: &'a Handshakes,
-    number: u64,
+    address: IpAddr,
+    places: Rc<Places>,
 }
 
-impl Drop for Place<'_> {
+impl Share<'_> {
+    /// There is no other of its address.
+    fn is_alone(&self) -> bool {
+        // The map's own is the other one.
+        Rc::strong_count(&self.places) == 2
+    }
+}
+
+impl Deref for Share<'_> {
+    type Target = Places;
+
+    fn deref(&self) -> &Places {
+        &self.places
+    }
+}
+
+impl Drop for Share<'_> {
     fn drop(&mut self) {
-        let mut underway = self.of.underway.borrow_mut();
-        if let Ok(at) = underway.binary_search_by_key(&self.number, |(number, _)| *number) {
-            underway.remove(at);
+        if self.is_alone() {
+            self.of.by_address.borrow_mut().remove(&self.address);
         }
     }
 }
 
 impl Handshakes {
+    /// `bound`: as many may be under way.
     pub fn new(tls: Arc<Tls>, metrics: Arc<Metrics>, patience: Duration, bound: usize) -> Self {
-        Self { tls, metrics, patience, bound: bound.max(1), underway: RefCell::default(), next: Cell::new(0) }
+        let firsts = bound.div_ceil(4);
+        let others = (bound - firsts.min(bound)).max(1);
+        let (share, by_address) = (others.div_ceil(2), RefCell::default());
+        let (firsts, places) = (Places::new(firsts), Places::new(others));
+        Self { tls, metrics, patience, firsts, places, share, by_address }
     }
 
-    /// What is `then` done with the connection after its handshake, which is under way until that is over.
+    /// What is `then` done with the connection after its handshake, which is under way until that is over. `from` is
+    /// whose it is; none is one of many behind a proxy.
     ///
     /// # Errors
     /// The peer speaks no TLS that is allowed here, was too slow, or made room for others.
-    pub async fn accept<T>(&self, stream: TcpStream, then: impl AsyncFnOnce(Stream) -> T) -> io::Result<T> {
-        let peer = stream.peer_addr().ok();
-        let done = self.see_through(stream, then).await;
+    pub async fn accept<T>(
+        &self,
+        stream: TcpStream,
+        from: Option<IpAddr>,
+        then: impl AsyncFnOnce(Stream) -> T,
+    ) -> io::Result<T> {
+        let done = self.see_through(stream, from, then).await;
         let outcome = done.as_ref().map_or_else(|(outcome, _)| *outcome, |_| TlsHandshake::Done);
         self.metrics.tls.handshakes.with_label_values(&[outcome.as_str()]).inc();
         done.map_err(|(_, error)| {
-            log::debug!(peer:? = peer, error:% = error; "no TLS: {}", outcome.as_str());
+            log::debug!(address:? = from, error:% = error; "no TLS: {}", outcome.as_str());
             error
         })
     }
@@ -68,34 +107,65 @@ impl Handshakes {
     async fn see_through<T>(
         &self,
         stream: TcpStream,
+        from: Option<IpAddr>,
         then: impl AsyncFnOnce(Stream) -> T,
     ) -> Result<T, (TlsHandshake, io::Error)> {
-        let too_slow = |_| (TlsHandshake::TimedOut, io::ErrorKind::TimedOut.into());
+        let late = |outcome| move |_| (outcome, io::ErrorKind::TimedOut.into());
+        let too_slow = late(TlsHandshake::TimedOut);
         let failed = |error| (TlsHandshake::Failed, error);
-        let begun = Instant::now();
         // Whoever says nothing has no buffers here, and no place.
         timeout(self.patience, stream.readable()).await.map_err(too_slow)?.map_err(failed)?;
-        let (_place, given_up) = self.enter();
+        let share = from.map(|address| self.share(address));
+        let first = share.as_ref().is_some_and(Share::is_alone);
+        let of_address = share.as_deref().filter(|_| !first);
+        let all = if first { &self.firsts } else { &self.places };
+        let entered = async {
+            let of_address = match of_address {
+                Some(share) => Some(share.enter().await),
+                None => None,
+            };
+            (of_address, all.enter().await)
+        };
+        let _places = timeout(self.patience, entered).await.map_err(late(TlsHandshake::Refused))?;
         let shaken = async {
             let accepted = TlsAcceptor::from(self.tls.config()).accept(stream);
-            let stream =
-                timeout_at(begun + self.patience, accepted).await.map_err(too_slow)?.map_err(failed)?;
+            let stream = timeout(self.patience, accepted).await.map_err(too_slow)?.map_err(failed)?;
             Ok(then(stream.into()).await)
         };
         tokio::select! {
+            // What came while this node was busy is looked at before its peer is called late.
+            biased;
             done = shaken => done,
-            _ = given_up => Err((TlsHandshake::Refused, io::ErrorKind::ConnectionAborted.into())),
+            () = outstayed(all, of_address) => {
+                Err((TlsHandshake::Refused, io::ErrorKind::ConnectionAborted.into()))
+            }
         }
     }
 
-    fn enter(&self) -> (Place<'_>, oneshot::Receiver<()>) {
-        let number = self.next.replace(self.next.get() + 1);
-        let (keep, given_up) = oneshot::channel();
-        let mut underway = self.underway.borrow_mut();
-        while underway.len() >= self.bound {
-            underway.pop_front();
-        }
-        underway.push_back((number, keep));
-        (Place { of: self, number }, given_up)
+    fn share(&self, address: IpAddr) -> Share<'_> {
+        let address = subscriber(address);
+        let mut by_address = self.by_address.borrow_mut();
+        let places = by_address.entry(address).or_insert_with(|| Rc::new(Places::new(self.share)));
+        Share { of: self, address, places: places.clone() }
     }
+}
+
+/// Returns once somebody else needs the place, and it was kept for as long as it has to be.
+async fn outstayed(all: &Places, of_address: Option<&Places>) {
+    sleep(GRACE).await;
+    match of_address {
+        Some(of_address) => tokio::select! {
+            () = of_address.needed() => {}
+            () = all.needed() => {}
+        },
+        None => all.needed().await,
+    }
+}
+
+/// Whether a connection failed by what its peer sent, and nobody sends who means well. To be slow, to end the connection, or
+/// to say that the certificate here is not good enough, is no such thing.
+pub fn is_foul(error: &io::Error) -> bool {
+    let of_tls = || error.get_ref()?.downcast_ref::<rustls::Error>();
+    let alert = || matches!(of_tls(), Some(rustls::Error::AlertReceived(_)));
+    error.kind() == io::ErrorKind::InvalidData && !alert()
 }

@@ -18,6 +18,6 @@ mod stream;
 
 pub use client::{Client, NoDevice};
 pub use files::{Files, TlsError};
-pub use handshakes::Handshakes;
+pub use handshakes::{Handshakes, is_foul};
 pub use reload::Tls;
 pub use stream::Stream;

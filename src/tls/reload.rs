@@ -63,7 +63,13 @@ impl Tls {
                     _ = ticks.tick() => false,
                     _ = hangups.recv() => true,
                 };
-                failed = self.look(asked, failed.take());
+                let (tls, told) = (self.clone(), failed.take());
+                // The files may be on a disk that does not answer.
+                let looked = tokio::task::spawn_blocking(move || tls.look(asked, told)).await;
+                failed = looked.unwrap_or_else(|panicked| {
+                    log::error!(error:% = panicked; "the certificates could not be looked at");
+                    None
+                });
             }
         })
     }

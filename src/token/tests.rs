@@ -37,19 +37,23 @@ fn base64(text: &str) -> String {
     out
 }
 
+fn minted(by: &DeviceTokens, kind: Option<&DeviceType>, seconds: u64) -> String {
+    by.mint(&"d".parse().unwrap(), kind, Duration::from_secs(seconds)).token.expose().to_owned()
+}
+
 fn soon() -> i64 {
     unix_now() + 600
 }
 
 #[test]
 fn a_minted_token_says_what_it_was_given() {
-    let device: DeviceId = "sensor-1".parse().unwrap();
+    let device: DeviceId = "d".parse().unwrap();
     let kind: DeviceType = "thermometer".parse().unwrap();
     let before = unix_now();
-    let claims = tokens().verify(&tokens().mint(&device, Some(&kind), Duration::from_secs(60))).unwrap();
+    let claims = tokens().verify(&minted(&tokens(), Some(&kind), 60)).unwrap();
     assert_eq!((claims.device_id, claims.device_type), (device.clone(), Some(kind)));
     assert!((before + 60..=unix_now() + 60).contains(&claims.expires_at));
-    let other = tokens().verify(&tokens().mint(&device, None, Duration::MAX)).unwrap();
+    let other = tokens().verify(tokens().mint(&device, None, Duration::MAX).token.expose()).unwrap();
     assert_eq!((other.device_type, other.expires_at), (None, LAST_SECOND));
     assert!(claims.jti.is_some() && claims.jti != other.jti);
 }
@@ -106,8 +110,7 @@ fn an_audience_is_asked_for_where_it_is_set() {
     }
     let without = signed_as(Algorithm::HS256, &json!({"sub": "d", "exp": soon()}));
     assert_eq!(ours.verify(&without), Err(TokenError::WrongAudience));
-    let device: DeviceId = "d".parse().unwrap();
-    assert!(ours.verify(&ours.mint(&device, None, Duration::from_secs(60))).is_ok());
+    assert!(ours.verify(&minted(&ours, None, 60)).is_ok());
 }
 
 #[test]
@@ -116,6 +119,10 @@ fn times_are_held_to() {
     let leeway = LEEWAY.as_secs() as i64;
     assert!(at(soon(), unix_now() + leeway).is_ok());
     assert_eq!(at(soon(), unix_now() + leeway + 60), Err(TokenError::NotYetValid));
+    let issued = |iat: i64| signed(json!({"sub": "d", "exp": soon(), "iat": iat}));
+    assert!(issued(0).is_ok() && issued(unix_now() + leeway).is_ok());
+    assert_eq!(issued(unix_now() + leeway + 60), Err(TokenError::NotYetValid));
+    assert_eq!(issued(i64::MAX), Err(TokenError::NotYetValid));
     // Within the library's leeway, yet over.
     assert_eq!(at(unix_now(), 0), Err(TokenError::Expired));
     assert_eq!(at(unix_now() - 3_600, 0), Err(TokenError::Expired));
@@ -155,8 +162,7 @@ fn a_missing_or_malformed_claim_is_named() {
 
 #[test]
 fn what_is_no_token_is_refused() {
-    let device: DeviceId = "d".parse().unwrap();
-    let good = tokens().mint(&device, None, Duration::from_secs(60));
+    let good = minted(&tokens(), None, 60);
     let padded = json!({"sub": "d", "exp": soon(), "pad": "x".repeat(8_192)});
     assert_eq!(signed(padded), Err(TokenError::TooLong));
     assert_eq!(tokens().verify(&"x".repeat(8_192)), Err(TokenError::TooLong));
@@ -169,8 +175,7 @@ fn what_is_no_token_is_refused() {
 
 #[test]
 fn no_changed_character_is_let_through() {
-    let device: DeviceId = "d".parse().unwrap();
-    let good = tokens().mint(&device, None, Duration::from_secs(60));
+    let good = minted(&tokens(), None, 60);
     for at in 0..good.len() {
         let mut bytes = good.clone().into_bytes();
         bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };

@@ -1,4 +1,5 @@
-//! Devices on public clients that we did not write, over TLS: each holds a session through many pings and leaves.
+//! Devices on public clients that we did not write, over TLS where they speak it: each holds a session through many
+//! pings and leaves.
 //!
 //! `TEST_ROUND_TRIPS` says how many pings each answers, one every half second; `120` is a minute.
 
@@ -13,29 +14,36 @@ use crate::support::server::ADMIN_TOKEN;
 use crate::support::tls::{Authority, text};
 use crate::support::{Server, eventually, size, token};
 
-/// A node that speaks TLS, and who trusts it.
+/// A node, and who trusts it.
 struct Node {
     server: Server,
     authority: Authority,
     http: reqwest::Client,
+    /// With what names of schemes end where TLS is spoken.
+    s: &'static str,
 }
+
+const QUICK: [(&str, &str); 2] = [("PING_INTERVAL", "500ms"), ("PONG_TIMEOUT", "20s")];
 
 impl Node {
     async fn start() -> Self {
         let authority = Authority::new();
         let issued = authority.server("localhost");
-        let quick = [("PING_INTERVAL", "500ms"), ("PONG_TIMEOUT", "20s")];
-        let server = Server::start(&[&issued.settings()[..], &quick].concat()).await;
-        let http = authority.https();
-        Self { server, authority, http }
+        let server = Server::start(&[&issued.settings()[..], &QUICK].concat()).await;
+        Self { server, http: authority.https(), authority, s: "s" }
+    }
+
+    async fn plain() -> Self {
+        let authority = Authority::new();
+        Self { server: Server::start(&QUICK).await, http: authority.https(), authority, s: "" }
     }
 
     fn url(&self) -> String {
-        format!("wss://{}/ws", self.server.addr)
+        format!("ws{}://{}/ws", self.s, self.server.addr)
     }
 
     async fn get(&self, path: &str) -> reqwest::Response {
-        let url = format!("https://{}{path}", self.server.addr);
+        let url = format!("http{}://{}{path}", self.s, self.server.addr);
         let asked = self.http.get(url).bearer_auth(ADMIN_TOKEN).header("Accept", "application/json").send();
         asked.await.expect("an answer")
     }
@@ -128,6 +136,22 @@ async fn node_ws() {
     command.env("NODE_PATH", modules).args(["-e", include_str!("support/node_client.cjs")]);
     command.args([&node.url(), &token("node"), text(&node.authority.pem())]);
     node.holds(Script::of(command)).await;
+}
+
+/// `scripts/setup` installs it, without TLS, which would need a library of the system's: the node is a plain one.
+#[tokio::test]
+async fn websocat() {
+    let node = Node::plain().await;
+    let mut command = Command::new("websocat");
+    // One frame a line, both ways.
+    command.arg(node.url()).arg("-H").arg(format!("Authorization: Bearer {}", token("websocat")));
+    let mut script = Script::of(command);
+    let welcome = script.line("a welcome").await;
+    node.is_held(&welcome).await;
+    script.write("{\"type\":\"heartbeat\",\"id\":7}\n").await;
+    assert_eq!(script.line("an ack").await["id"], 7);
+    script.leave();
+    node.ended(&welcome, 1000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

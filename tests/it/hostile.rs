@@ -3,6 +3,7 @@
 //! Each story has bystanders: devices that ask for pongs, and newcomers that shake hands, all the while. What they wait is
 //! told, and held where `TEST_DEADLINES` says so; how far memory grows is held always.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, select_all};
@@ -10,7 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::support::raw::{BINARY, PING, PONG, Raw, Seen, TEXT, frame, header};
+use crate::support::growth::{Growth, p99};
+use crate::support::raw::{BINARY, PING, PONG, Raw, Seen, TEXT, connect_from, frame, header};
 use crate::support::size::{deaf, flood, promised, slow};
 use crate::support::{Ask, End, Events, Server, eventually, heavy, token, within};
 
@@ -21,10 +23,9 @@ const REST: Duration = Duration::from_millis(20);
 
 /// A program under attack.
 struct Watch {
-    before: u64,
+    growth: Growth,
     service: JoinHandle<Vec<Duration>>,
     newcomers: JoinHandle<Vec<Duration>>,
-    memory: JoinHandle<u64>,
     stop: tokio::sync::watch::Sender<bool>,
 }
 
@@ -44,13 +45,13 @@ impl Watch {
             (server.live().await == BYSTANDERS as u64).then_some(())
         })
         .await;
-        let before = server.resident_bytes();
+        let growth = Growth::begin(server);
         let over = stopped.clone();
         let service = tokio::spawn(async move {
             let asked = devices.into_iter().map(|raw| ask_for_pongs(raw, over.clone()));
             join_all(asked).await.concat()
         });
-        let over = stopped.clone();
+        let over = stopped;
         let newcomers = tokio::spawn(async move {
             let mut took = Vec::new();
             while !*over.borrow() {
@@ -61,33 +62,18 @@ impl Watch {
             }
             took
         });
-        let status = format!("/proc/{}/status", server.pid());
-        let memory = tokio::spawn(async move {
-            let mut most = 0;
-            while !*stopped.borrow() {
-                let text = std::fs::read_to_string(&status).expect("the program is there");
-                let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
-                let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse().expect("kilobytes");
-                most = most.max(kib * 1024);
-                tokio::time::sleep(REST).await;
-            }
-            most
-        });
-        Self { before, service, newcomers, memory, stop }
+        Self { growth, service, newcomers, stop }
     }
 
     /// Holds that memory grew by less than this, and tells what the bystanders waited.
     async fn end(self, what: &str, growth: u64) {
         self.stop.send_replace(true);
-        let most = self.memory.await.expect("a reading");
-        let grown = most.saturating_sub(self.before);
-        eprintln!("{what}: memory grew by {} KiB", grown / 1024);
         let service = self.service.await.expect("the bystanders were served");
         let newcomers = self.newcomers.await.expect("the newcomers were served");
         assert!(!service.is_empty() && !newcomers.is_empty(), "nobody was there to see");
         promised(&format!("{what}: a bystander's pong, p99"), p99(service), Duration::from_millis(100));
         promised(&format!("{what}: a newcomer's welcome, p99"), p99(newcomers), Duration::from_millis(100));
-        assert!(grown < growth, "{what}: memory grew by {grown} bytes, and {growth} is the bound");
+        self.growth.end(what, growth).await;
     }
 }
 
@@ -111,11 +97,6 @@ async fn ask_for_pongs(mut raw: Raw, over: tokio::sync::watch::Receiver<bool>) -
     took
 }
 
-fn p99(mut took: Vec<Duration>) -> Duration {
-    took.sort_unstable();
-    took[(took.len() - 1) * 99 / 100]
-}
-
 async fn limited(server: &Server, limit: &str) -> f64 {
     server
         .metric(&format!("lastpong_limited_total{{limit=\"{limit}\"}}"))
@@ -137,7 +118,8 @@ async fn half_a_request_costs_next_to_nothing_and_is_answered_when_its_time_is_o
     let watch = Watch::begin(&server).await;
     let addr = server.addr;
     let slow = (0..slow()).map(|n| async move {
-        let mut stream = TcpStream::connect(addr).await.expect("a connection");
+        // Of one address there are no more than are left for all others.
+        let mut stream = connect_from([127, 0, 0, 2 + (n % 4) as u8], addr).await;
         // Some send nothing at all, some a byte now and then.
         if n % 2 == 0 {
             stream.write_all(b"GET /ws HTTP/1.1\r\nHost: lastpong\r\nX: ").await.expect("a connection");
@@ -166,8 +148,8 @@ async fn half_a_request_costs_next_to_nothing_and_is_answered_when_its_time_is_o
 async fn a_newcomer_takes_the_place_of_who_waited_longest() {
     let server = Server::start_embedded(&[("MAX_CONNECTIONS", "32"), ("WORKERS", "1")]).await;
     let mut idle = Vec::new();
-    for _ in 0..100 {
-        idle.push(TcpStream::connect(server.addr).await.expect("a connection"));
+    for n in 0..100 {
+        idle.push(connect_from([127, 0, 1, n], server.addr).await);
     }
     Raw::connect(server.addr, &token("newcomer")).await;
     let answer = rest(&mut idle[0]).await;
@@ -193,6 +175,32 @@ async fn an_address_has_so_many_connections() {
         Ask::with_token(&token("next")).send(server.addr).await.ok()?.ok()
     })
     .await;
+}
+
+#[tokio::test]
+async fn one_address_leaves_room_for_the_others_whatever_it_does() {
+    let server = Server::start_embedded(&[("MAX_CONNECTIONS", "64")]).await;
+    let ask = b"GET /healthz HTTP/1.1\r\nHost: lastpong\r\n\r\n";
+    let mut kept = Vec::new();
+    // They are served, and keep their connections by asking again.
+    let refused = loop {
+        let mut stream = connect_from([127, 0, 0, 2], server.addr).await;
+        stream.write_all(ask).await.expect("a connection");
+        let mut answer = [0; 12];
+        within("an answer", stream.read_exact(&mut answer)).await.expect("an answer");
+        if &answer != b"HTTP/1.1 200" {
+            break String::from_utf8_lossy(&answer).into_owned();
+        }
+        kept.push(stream);
+        for stream in &mut kept {
+            let _ = stream.write_all(ask).await;
+        }
+    };
+    assert_eq!((refused.as_str(), kept.len() <= 32), ("HTTP/1.1 503", true), "{} are kept", kept.len());
+    assert!(limited(&server, "connections_per_ip").await >= 1.0);
+    for n in 0..20 {
+        Raw::connect(server.addr, &token(&format!("newcomer-{n}"))).await;
+    }
 }
 
 #[tokio::test]

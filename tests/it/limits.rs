@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::acts::act;
-use crate::support::raw::{Answer, Raw, Seen, TEXT, frame};
+use crate::support::raw::{Answer, Raw, Seen, TEXT, connect_from, frame, v2};
+use crate::support::server::ADMIN_TOKEN;
 use crate::support::{Ask, End, Events, Server, eventually, token, within};
 
 /// Who comes by a proxy that stands where the tests do.
@@ -90,17 +91,6 @@ async fn the_standard_header_is_believed_where_it_is_the_one() {
     assert_eq!(recorded(&server, "standard").await, "[2001:db8::7]:4711");
 }
 
-/// A PROXY protocol header of version 2, for a client of IPv4.
-fn v2(client: &str) -> Vec<u8> {
-    let client: std::net::SocketAddrV4 = client.parse().expect("an address");
-    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
-    header.extend(client.ip().octets());
-    header.extend([10, 0, 0, 1]);
-    header.extend(client.port().to_be_bytes());
-    header.extend(443_u16.to_be_bytes());
-    header
-}
-
 async fn proxied(server: &Server, header: &[u8], token: &str) -> Result<Raw, Answer> {
     let mut stream = TcpStream::connect(server.addr).await.expect("a connection");
     stream.set_nodelay(true).expect("a socket");
@@ -160,6 +150,86 @@ async fn an_address_that_sends_bad_tokens_is_slowed_and_then_held_off_for_a_whil
         answer.map_err(|refused| says_when(&refused)).ok()
     })
     .await;
+}
+
+/// What a connection from this address is answered that begins so.
+async fn answer_to(from: [u8; 4], server: &Server, sent: &str) -> String {
+    let mut stream = connect_from(from, server.addr).await;
+    let _ = stream.write_all(sent.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = within("an answer", stream.read_to_end(&mut answer)).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn nothing_is_looked_at_from_where_nonsense_came_over_and_over() {
+    let settings = [("SUSPECT_AFTER", "3"), ("SUSPECT_BAN", "1h"), ("SUSPECT_EXEMPT", "")];
+    let server = Server::start(&settings).await;
+    let bad = [127, 0, 0, 2];
+    eventually("the address to be held off", async || {
+        let answer = answer_to(bad, &server, "this is no request\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 429 "), "{answer}");
+        answer.starts_with("HTTP/1.1 429 ").then_some(())
+    })
+    .await;
+    let fine = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answer = answer_to(bad, &server, fine).await;
+    assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("retry-after: "), "{answer}");
+    let neighbour = answer_to([127, 0, 0, 3], &server, fine).await;
+    assert!(neighbour.starts_with("HTTP/1.1 200 "), "{neighbour}");
+    assert_eq!(limited(&server, "address_held_off").await, 2.0);
+}
+
+#[tokio::test]
+async fn who_guesses_an_operator_s_token_is_held_off() {
+    let server = Server::start(&[BEHIND, ("SUSPECT_AFTER", "3"), ("SUSPECT_BAN", "1h")]).await;
+    let guess = async |from: &str, token: &str| {
+        let asked = server.bare(Method::GET, "/debug/connections").bearer_auth(token);
+        asked.header("X-Forwarded-For", from).send().await.expect("an answer").status().as_u16()
+    };
+    eventually("the address to be held off", async || {
+        let status = guess("192.0.2.66", "a-guess-of-the-admin-token").await;
+        assert!([401, 429].contains(&status), "{status}");
+        (status == 429).then_some(())
+    })
+    .await;
+    // Who has it is not kept out by who guesses beside him.
+    assert_eq!(guess("192.0.2.66", ADMIN_TOKEN).await, 200);
+    assert_eq!(guess("192.0.2.67", "another-guess").await, 401);
+}
+
+#[tokio::test]
+async fn tokens_that_are_no_good_count_for_their_address_and_not_for_all() {
+    let server =
+        Server::start(&[BEHIND, ("HANDSHAKES_PER_SEC_PER_IP", "1"), ("HANDSHAKES_PER_SEC", "1")]).await;
+    let bad = Ask::with_token("nonsense").header("X-Forwarded-For", "192.0.2.66");
+    let mut statuses = Vec::new();
+    for _ in 0..20 {
+        statuses.push(bad.refused(server.addr).await.status);
+    }
+    assert_eq!(statuses[0], 401);
+    assert!(statuses.contains(&429), "{statuses:?}");
+    assert_eq!(limited(&server, "handshakes").await, 0.0);
+    from("192.0.2.67", "good").admitted(server.addr).await.welcome().await;
+}
+
+#[tokio::test]
+async fn whom_a_proxy_names_has_so_many_connections() {
+    let settings = [BEHIND, ("PROXY_PROTOCOL", "true"), ("MAX_CONNECTIONS_PER_IP", "3")];
+    let server = Server::start(&settings).await;
+    let mut idle = Vec::new();
+    for _ in 0..4 {
+        let mut stream = TcpStream::connect(server.addr).await.expect("a connection");
+        stream.write_all(&v2("192.0.2.7:4711")).await.expect("a connection");
+        idle.push(Box::pin(async move {
+            let mut answer = String::new();
+            let _ = within("an answer", stream.read_to_string(&mut answer)).await;
+            answer
+        }));
+    }
+    let (answer, ..) = futures_util::future::select_all(idle).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    proxied(&server, &v2("192.0.2.8:4711"), &token("neighbour")).await.expect("let in").welcome().await;
 }
 
 #[tokio::test]

@@ -97,8 +97,21 @@ async fn no_secret_is_said_however_much_is_said() {
         let offer = Ask::bare().header("Sec-WebSocket-Protocol", &format!("lastpong.v1, token.{token}"));
         heard.refusal(&server, offer).await;
     }
-    for query in ["token", "access_token"] {
-        heard.refusal(&server, Ask::bare().target(&format!("/ws?{query}={misplaced}"))).await;
+    let short = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJzaG9ydCJ9.of-which-all-can-be-shown";
+    for token in [&misplaced, short] {
+        for query in ["token=", "access_token=", "device_type=", "meta.token=", "jwt=", "", "meta."] {
+            heard.refusal(&server, Ask::bare().target(&format!("/ws?{query}{token}"))).await;
+        }
+        for path in ["/ws/T", "/T", "/v1/devices/T", "/v1/devices/T/ban"] {
+            let asked = server.bare(Method::PUT, &path.replace('T', token)).bearer_auth(ADMIN_TOKEN);
+            heard.answer("a token in a path".into(), asked).await;
+        }
+        for name in ["device_id", "device_type"] {
+            let mut body = json!({"device_id": "d"});
+            body[name] = json!(token);
+            let asked = server.bare(Method::POST, "/v1/tokens").bearer_auth(ADMIN_TOKEN).json(&body);
+            heard.answer("a token for a name".into(), asked).await;
+        }
     }
     heard.refusal(&server, Ask::bare().header("Authorization", &format!("Basic {misplaced}"))).await;
     for method in [Method::GET, Method::POST] {
@@ -167,6 +180,7 @@ async fn no_secret_is_said_however_much_is_said() {
         ("an expired token", signature(&expired)),
         ("a forged token", signature(&forged)),
         ("a token in the wrong place", signature(&misplaced)),
+        ("a short one", signature(short)),
         ("a banned device's token", signature(&refused)),
         ("a password", PASSWORD),
         ("a wrong password", wrong),

@@ -1,6 +1,7 @@
 //! TLS on the listener: sessions within it, certificates that change, clients known by theirs, and who dawdles.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use reqwest::Method;
@@ -13,11 +14,13 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use crate::support::growth::{Growth, p99};
 use crate::support::login::add;
-use crate::support::raw::{TEXT, frame};
+use crate::support::raw::{TEXT, connect_from, frame, v2};
 use crate::support::server::lastpong;
+use crate::support::size::{promised, slow};
 use crate::support::tls::{Authority, Client, Issued, text};
-use crate::support::{Ask, Server, eventually, token, within};
+use crate::support::{Ask, Server, eventually, heavy, token, within};
 
 async fn node(issued: &Issued, settings: &[(&str, &str)]) -> Server {
     Server::start(&[&issued.settings()[..], settings].concat()).await
@@ -274,7 +277,7 @@ async fn who_dawdles_keeps_nobody_out() {
     let http = authority.https();
     let mut dawdlers = Vec::new();
     for _ in 0..DAWDLERS {
-        let mut stream = TcpStream::connect(server.addr).await.expect("the server listens");
+        let mut stream = connect_from([127, 0, 0, 2], server.addr).await;
         // The beginning of a ClientHello.
         stream.write_all(&[0x16, 0x03, 0x01, 0x02]).await.expect("taken");
         dawdlers.push(stream);
@@ -282,7 +285,7 @@ async fn who_dawdles_keeps_nobody_out() {
     let count = async |outcome: &str| {
         metric(&server, &http, &format!("lastpong_tls_handshakes_total{{outcome=\"{outcome}\"}}")).await
     };
-    // Each look is itself a handshake that finds a place, where there are only eight.
+    // Each look is itself a handshake that finds a place, where there are only eight: four are for others.
     eventually("room made for others", async || (count("refused").await >= 1.0).then_some(())).await;
     let stream = authority.connect(server.addr, &Client::default()).await.expect("TLS");
     session(stream, Some(&token("quick"))).await.expect("a session");
@@ -295,6 +298,69 @@ async fn who_dawdles_keeps_nobody_out() {
     // Of all who dawdled no more than eight at once were waited for, and none for ever.
     let (refused, late) = (count("refused").await, count("timed_out").await);
     assert!(late >= 1.0 && refused + late >= DAWDLERS as f64, "{refused} {late}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_half_handshakes_costs_little_and_is_paid_for_where_it_comes_from() {
+    let _turn = heavy().await;
+    let authority = Authority::new();
+    let server = node(&authority.server("one"), &[("HANDSHAKE_TIMEOUT", "5s")]).await;
+    let come = async |device: String| {
+        let began = Instant::now();
+        let stream = authority.connect(server.addr, &Client::default()).await.expect("TLS");
+        session(stream, Some(&token(&device))).await.expect("a session");
+        began.elapsed()
+    };
+    // What is made once, at the first of each kind, is no growth.
+    for n in 0..100 {
+        come(format!("early-{n}")).await;
+    }
+    let stream = authority.connect(server.addr, &Client::default()).await.expect("TLS");
+    let (mut bystander, _) = session(stream, Some(&token("bystander"))).await.expect("a session");
+    let growth = Growth::begin(&server);
+    let (addr, over) = (server.addr, std::cell::Cell::new(false));
+    let flood = (0..slow()).map(|n| {
+        let authority = &authority;
+        async move {
+            let mut stream = connect_from([127, 0, 1, (n % 50) as u8], addr).await;
+            let mut rest = [0; 64];
+            match n % 20 {
+                // Nothing at all, the beginning of a ClientHello, or half a head within TLS.
+                0 => {}
+                1..19 => stream.write_all(&[0x16, 0x03, 0x01, 0x02]).await.expect("taken"),
+                _ => {
+                    let Ok(mut stream) = authority.try_shake(stream, &Client::default()).await else {
+                        return;
+                    };
+                    let _ = stream.write_all(b"GET /ws HTTP/1.1\r\nX: ").await;
+                    let _ = stream.flush().await;
+                    within("the end", async { while stream.read(&mut rest).await.is_ok_and(|n| n > 0) {} })
+                        .await;
+                    return;
+                }
+            }
+            within("the end", async { while stream.read(&mut rest).await.is_ok_and(|n| n > 0) {} }).await;
+        }
+    });
+    let newcomers = async {
+        let (mut welcomes, mut acks) = (Vec::new(), Vec::new());
+        while !over.get() {
+            welcomes.push(come(format!("newcomer-{}", welcomes.len())).await);
+            let began = Instant::now();
+            is_acknowledged(&mut bystander).await;
+            acks.push(began.elapsed());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        (welcomes, acks)
+    };
+    let flood = async {
+        futures_util::future::join_all(flood).await;
+        over.set(true);
+    };
+    let ((), (welcomes, acks)) = tokio::join!(flood, newcomers);
+    promised("a newcomer's welcome within TLS, p99", p99(welcomes), Duration::from_millis(100));
+    promised("a bystander's acknowledgement within TLS, p99", p99(acks), Duration::from_millis(100));
+    growth.end("half handshakes", 10 << 20).await;
 }
 
 #[tokio::test]
@@ -324,6 +390,52 @@ async fn a_request_within_tls_is_held_to_what_holds_without() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {answer}");
         assert_eq!(answer.contains("problem+json"), status != 200, "{answer}");
     }
+}
+
+#[tokio::test]
+async fn whom_a_proxy_names_before_tls_is_whose_session_it_is() {
+    let authority = Authority::new();
+    let behind = [("TRUSTED_PROXIES", "127.0.0.1"), ("PROXY_PROTOCOL", "true"), ("MAX_SESSIONS_PER_IP", "1")];
+    let server = node(&authority.server("one"), &behind).await;
+    let come = async |client: &str, device: &str| {
+        let mut stream = TcpStream::connect(server.addr).await.expect("the server listens");
+        stream.write_all(&v2(client)).await.expect("taken");
+        let stream = authority.shake(stream, &Client::default()).await.expect("TLS");
+        session(stream, Some(&token(device))).await
+    };
+    let (mut socket, _) = come("192.0.2.7:4711", "proxied").await.expect("a session");
+    is_acknowledged(&mut socket).await;
+    assert_eq!(come("192.0.2.7:4712", "second").await.err(), Some(429), "one address, one session");
+    let (_other, welcome) = come("192.0.2.8:4711", "other").await.expect("a session");
+    let id = welcome["session_id"].as_str().expect("an id");
+    let url = format!("https://{}/debug/connections/{id}", server.addr);
+    let stays_out = authority.https().get(url).send().await;
+    assert!(stays_out.is_err(), "without the header nothing passes: {stays_out:?}");
+    // Who comes straight is no proxy.
+    let straight = connect_from([127, 0, 0, 2], server.addr).await;
+    let straight = authority.shake(straight, &Client::default()).await.expect("TLS");
+    session(straight, Some(&token("straight"))).await.expect("a session");
+}
+
+#[tokio::test]
+async fn what_is_no_tls_is_held_against_its_address() {
+    let authority = Authority::new();
+    let settings = [("SUSPECT_AFTER", "2"), ("SUSPECT_EXEMPT", ""), ("SUSPECT_BAN", "1h")];
+    let server = node(&authority.server("one"), &settings).await;
+    let http = authority.https();
+    let held_off = r#"lastpong_limited_total{limit="address_held_off"}"#;
+    eventually("the address to be held off", async || {
+        let mut stream = connect_from([127, 0, 0, 2], server.addr).await;
+        let _ = stream.write_all(b"no TLS at all\r\n\r\n").await;
+        let mut rest = Vec::new();
+        let _ = within("the end", stream.read_to_end(&mut rest)).await;
+        (metric(&server, &http, held_off).await > 0.0).then_some(())
+    })
+    .await;
+    let stream = connect_from([127, 0, 0, 2], server.addr).await;
+    assert!(authority.shake(stream, &Client::default()).await.is_err(), "nothing is looked at");
+    let stream = authority.connect(server.addr, &Client::default()).await.expect("TLS");
+    session(stream, Some(&token("neighbour"))).await.expect("a session");
 }
 
 #[tokio::test]

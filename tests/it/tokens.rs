@@ -266,13 +266,21 @@ async fn a_device_s_tokens_are_revoked_up_to_now() {
     for token in [&old, &unknown] {
         assert_eq!(knock(&server, token).await, 401, "{token}");
     }
-    // A new token opens a session, which the old revocation leaves alone, told anew or not.
-    let new = issued("robbed", "new", now() + 60);
+    // One that is dated ahead is none, or else it would be newer than what is revoked until then.
+    assert_eq!(knock(&server, &issued("robbed", "ahead", now() + 60)).await, 401);
+    // A token of a later second opens a session, even where the clock that dates it is a little fast.
+    let new = eventually("a newer token to be good", async || {
+        let new = issued("robbed", "new", now() + 3);
+        (knock(&server, &new).await == 101).then_some(new)
+    })
+    .await;
     let mut device = Device::with_token(&server, &new).await;
     assert_eq!(knock(&server, &Token::of("else").mint()).await, 101);
-    revoke(&server, json!({"device_id": "robbed", "reason": "again"})).await;
     device.text(r#"{"type":"heartbeat","id":1}"#).await;
     assert_eq!(device.json().await["type"], "ack", "what was issued later is good");
+    // Who is here showed his token before, whatever it says of when it was issued.
+    revoke(&server, json!({"device_id": "robbed", "reason": "again"})).await;
+    assert_eq!(device.closed().await, Seen::Close(Some(4500)));
     assert_eq!(paged(&server, "/v1/tokens/revoked", 10).await.len(), 1, "one takes the place of the other");
 }
 
@@ -320,6 +328,50 @@ async fn a_token_revoked_at_one_node_is_revoked_at_all_and_without_the_stores() 
     let node = node.restart().await;
     assert_eq!((knock(&node, &stolen).await, knock(&node, &of_device).await), (401, 401));
     assert_eq!(knock(&node, &issued("free", "free", now())).await, 101);
+}
+
+#[tokio::test]
+async fn a_token_is_minted_by_who_may() {
+    let server = Server::start(&[("TOKEN_AUDIENCE", "lastpong")]).await;
+    let path = "/v1/tokens";
+    let mint = async |body: Value| act(&server, Method::POST, path, Some(&body)).await;
+    let (status, minted) = mint(json!({"device_id": "new", "device_type": "lamp", "ttl": "1h"})).await;
+    assert_eq!((status, &minted["device_id"], &minted["device_type"]), (201, &json!("new"), &json!("lamp")));
+    let good_for =
+        minted["expires_at"].as_str().expect("a time").parse::<jiff::Timestamp>().expect("RFC 3339");
+    assert!((3_590..=3_600).contains(&(good_for.as_second() - now())), "{good_for}");
+    let good = minted["token"].as_str().expect("a token");
+    let mut device = Device::with_token(&server, good).await;
+    assert_eq!(device.welcome["device_id"], "new");
+    // What is on the record is how to revoke it, and not the token.
+    let audit = paged(&server, "/v1/audit", 10).await;
+    let jti = minted["jti"].as_str().expect("a jti");
+    assert_eq!((&audit[0]["action"], &audit[0]["target"]), (&json!("mint"), &json!("new")));
+    assert!(audit[0]["detail"].as_str().is_some_and(|detail| detail.starts_with(jti)), "{audit:?}");
+    revoke(&server, json!({"jti": jti})).await;
+    assert_eq!(device.closed().await, Seen::Close(Some(4500)));
+
+    for (body, input) in [
+        (json!({"device_id": "a b"}), "device_id"),
+        (json!({"device_id": good}), "device_id"),
+        (json!({"device_id": "d", "device_type": ""}), "device_type"),
+        (json!({"device_id": "d", "ttl": "0s"}), "ttl"),
+    ] {
+        let (status, problem) = mint(body.clone()).await;
+        assert_eq!((status, &problem["input"]), (400, &json!(input)), "{body}: {problem}");
+        assert!(!problem.to_string().contains(good), "{problem}");
+    }
+    assert_eq!(mint(json!({})).await.0, 400);
+    add(&server, "zoe", "reader").await;
+    let (reader, body) = (bearer(&server, "zoe").await, json!({"device_id": "d"}));
+    assert_eq!(act_as(&server, &reader, Method::POST, path, Some(&body)).await.0, 403);
+    assert_eq!(act_as(&server, good, Method::POST, path, Some(&body)).await.0, 401);
+    assert!(!server.said().contains(good), "the log has a token");
+
+    let (dir, minter) = (tempfile::tempdir().expect("a directory"), Minter::eddsa("eddsa-1"));
+    let server = with_keys(&dir, &[&minter], &[("TOKEN_HS256", "false")]).await;
+    let (status, problem) = act(&server, Method::POST, path, Some(&body)).await;
+    assert_eq!(status, 409, "{problem}");
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ use lastpong::peer::Proxies;
 use lastpong::secret::Secret;
 use lastpong::store::Store;
 use lastpong::store::audit::Book;
+use lastpong::token::DeviceTokens;
 use serde_json::{Map, Value, json};
 
 use super::children::Late;
@@ -114,6 +115,7 @@ fn doors(node: &Node, store: Store) -> Doors {
             Secret::from(TOKEN.to_owned()),
             Logins::new(store.clone(), node.metrics.clone()),
             Proxies::default(),
+            node.admission.clone(),
         ),
         inspector: node.inspector.clone(),
         peers: Peers::none(),
@@ -124,6 +126,7 @@ fn doors(node: &Node, store: Store) -> Doors {
             book: Book::new(store.clone(), None),
             bans: node.admission.bans().clone(),
             revoked: node.admission.revoked().clone(),
+            tokens: DeviceTokens::new(&Secret::new("a-secret-of-the-bench-0123456789abcdef")),
             drain: node.drain.clone(),
             drain_spread: Duration::ZERO,
             log_filter: Arc::new(LogFilter::new("info").expect("a filter")),

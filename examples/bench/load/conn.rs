@@ -114,7 +114,8 @@ impl Load {
                 let id = id.parse().expect("a name and a number are a name");
                 tokens.mint(&id, None, TOKEN_TTL)
             });
-            let request = self.options.dialect.request(&self.host, token.as_deref());
+            let request =
+                self.options.dialect.request(&self.host, token.as_ref().map(|minted| minted.token.expose()));
             conn.send(&request)?;
         } else if event.is_writable() && !conn.unsent.is_empty() {
             let unsent = std::mem::take(&mut conn.unsent);

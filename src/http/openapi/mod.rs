@@ -74,6 +74,7 @@ pub(super) async fn document() -> HttpResponse {
         bans::list,
         bans::ban_any,
         bans::lift,
+        tokens::mint,
         tokens::revoke,
         tokens::list,
         node::look,

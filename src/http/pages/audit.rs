@@ -65,7 +65,7 @@ fn row(entry: &Entry) -> Row {
     let class = match entry.action {
         Action::Kick | Action::Ban | Action::Revoke | Action::UserRemove => "bad",
         Action::Drain | Action::LogFilter | Action::UserPassword => "warn",
-        Action::Lift | Action::Undrain | Action::UserAdd => "good",
+        Action::Lift | Action::Mint | Action::Undrain | Action::UserAdd => "good",
     };
     Row {
         id: entry.id.to_string(),

@@ -38,6 +38,7 @@ use crate::supervisor::messages::{
 };
 use crate::supervisor::snapshot::{SessionView, Source, State, WorkerSnapshot};
 use crate::time::{Mono, Timestamp};
+use crate::token::DeviceTokens;
 
 const TOKEN: &str = "Bearer the-admin-token";
 
@@ -197,6 +198,7 @@ async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
             Secret::from("the-admin-token".to_owned()),
             Logins::new(log.store.clone(), Arc::default()),
             crate::peer::Proxies::default(),
+            admission.clone(),
         ),
         run: watch::channel(log.run()).1,
         ends: Ends(ended.clone()).start().recipient(),
@@ -207,6 +209,7 @@ async fn house(sessions: Vec<SessionView>, limits: Limits) -> House {
             book: Book::new(log.store.clone(), None),
             bans: admission.bans().clone(),
             revoked: admission.revoked().clone(),
+            tokens: DeviceTokens::new(&Secret::new("a-secret-of-the-tests-0123456789abcdef")),
             drain: Drains.start().recipient(),
             drain_spread: std::time::Duration::from_secs(30),
             log_filter: Arc::new(LogFilter::new("info").unwrap()),

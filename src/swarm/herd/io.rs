@@ -82,10 +82,10 @@ impl Herd<'_> {
         let conn = &mut self.conns[place];
         conn.step = Step::Asked;
         let device = plan.device_id(conn.visit.device);
-        let token = self.tokens.mint(&device, plan.device_type.as_ref(), TOKEN_TTL);
+        let token = self.tokens.mint(&device, plan.device_type.as_ref(), TOKEN_TTL).token;
         let host = &plan.targets[usize::from(conn.target)].host;
         let request =
-            wire::request(host, &token, &handshake_key(plan, &conn.visit), plan.device_type.as_ref());
+            wire::request(host, token.expose(), &handshake_key(plan, &conn.visit), plan.device_type.as_ref());
         if conn.visit.behaviour == Behaviour::Slow {
             conn.output.dribble(request, self.turn.mono);
         } else {

@@ -9,6 +9,7 @@ pub mod disk;
 pub mod events;
 pub mod expect;
 pub mod fleet;
+pub mod growth;
 pub mod ledger;
 pub mod live;
 pub mod login;

@@ -14,7 +14,7 @@ use super::within;
 /// A running program; it is killed with this value.
 pub struct Script {
     child: Child,
-    told: ChildStdin,
+    told: Option<ChildStdin>,
     said: Lines<BufReader<ChildStdout>>,
 }
 
@@ -40,21 +40,36 @@ impl Script {
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = piped.spawn().unwrap_or_else(|e| panic!("{command:?} cannot be started: {e}"));
         let said = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let told = child.stdin.take().expect("piped");
+        let told = child.stdin.take();
         Self { child, told, said }
+    }
+
+    /// What it says next, whatever that is.
+    pub async fn line(&mut self, what: &str) -> Value {
+        let line = within(what, self.said.next_line()).await.expect("a line");
+        let line = line.unwrap_or_else(|| panic!("the program ended without {what}"));
+        serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"))
+    }
+
+    pub async fn write(&mut self, text: &str) {
+        let told = self.told.as_mut().expect("it was told to leave");
+        within("the program to take a line", told.write_all(text.as_bytes())).await.expect("it reads");
+    }
+
+    /// Tells it that there is nothing more to come.
+    pub fn leave(&mut self) {
+        self.told = None;
     }
 
     /// Sends it a line, and takes what it says to that.
     pub async fn ask(&mut self, name: &str) -> Value {
-        within("the program to take a line", self.told.write_all(b"\n")).await.expect("it reads");
+        self.write("\n").await;
         self.next(name).await
     }
 
     /// What it says next, which must be of this name.
     pub async fn next(&mut self, name: &str) -> Value {
-        let line = within(name, self.said.next_line()).await.expect("a line");
-        let line = line.unwrap_or_else(|| panic!("the program ended without saying {name}"));
-        let said: Value = serde_json::from_str(&line).expect("JSON");
+        let said = self.line(name).await;
         said.get(name).unwrap_or_else(|| panic!("{said} is not {name}")).clone()
     }
 

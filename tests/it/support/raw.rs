@@ -3,7 +3,7 @@
 //! It is light enough to hold thousands of in one process, and it does nothing by itself: whoever holds it says
 //! whether a ping is answered. The key of its handshake is the one of RFC 6455 section 1.3, whose answer is known.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -62,6 +62,24 @@ impl Answer {
         assert_eq!(problem["status"], self.status, "{self:?}");
         problem
     }
+}
+
+/// A connection from another address of this machine.
+pub async fn connect_from(address: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind((address, 0).into()).expect("an address of this machine");
+    socket.connect(to).await.expect("the server listens")
+}
+
+/// A PROXY protocol header of version 2, for a client of IPv4.
+pub fn v2(client: &str) -> Vec<u8> {
+    let client: SocketAddrV4 = client.parse().expect("an address");
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec();
+    header.extend(client.ip().octets());
+    header.extend([10, 0, 0, 1]);
+    header.extend(client.port().to_be_bytes());
+    header.extend(443_u16.to_be_bytes());
+    header
 }
 
 /// A handshake to be sent.
