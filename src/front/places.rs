@@ -16,8 +16,9 @@ use tokio::sync::Notify;
 use crate::metrics::{Limit, Metrics};
 use crate::peer::subscriber;
 
-/// Whoever has no more than this part of all does not have too many.
+/// Whoever has no more than this part of all, or than this number, does not have too many.
 const FEW: usize = 64;
+const AT_LEAST: usize = 4;
 
 /// Those of the whole node.
 #[derive(Debug)]
@@ -51,7 +52,8 @@ impl Connections {
             return Err(Limit::ConnectionsPerIp);
         }
         let left = self.most.saturating_sub(self.open.load(Relaxed));
-        let within = if *of_ip > left.max(self.most / FEW) { Within::NoShare } else { Within::Limits };
+        let within =
+            if *of_ip > left.max(self.most / FEW).max(AT_LEAST) { Within::NoShare } else { Within::Limits };
         *of_ip += 1;
         Ok(within)
     }

@@ -11,6 +11,7 @@
 //! One thread owns all of this: sessions and supervisor share it without locks.
 
 use std::cell::{Cell, RefCell};
+use std::hint::black_box;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -54,6 +55,9 @@ pub trait Child {
         Some(CloseUp { view: self.view(now)?, heartbeats, socket })
     }
 }
+
+/// Sessions that are fetched from memory together.
+const TOGETHER: usize = 32;
 
 struct Seat {
     child: Rc<dyn Child>,
@@ -213,14 +217,27 @@ impl Roster {
         let clocks = self.clocks_at(now);
         let mut due = Vec::new();
         self.wheel.borrow_mut().turn(clocks.attended, &mut due);
-        for Entry { key, serial } in due {
-            let counts = self.seats.borrow().get(key as usize).is_some_and(|seat| seat.serial == serial);
-            if counts {
-                self.ask(key, clocks);
+        for some in due.chunks(TOGETHER) {
+            self.fetch(some);
+            for Entry { key, serial } in some {
+                let counts =
+                    self.seats.borrow().get(*key as usize).is_some_and(|seat| seat.serial == *serial);
+                if counts {
+                    self.ask(*key, clocks);
+                }
             }
         }
         self.counted.flush();
         stall
+    }
+
+    /// Has the sessions of these come into the cache. Among very many none is there, and while one is waited for the
+    /// others can be on their way.
+    fn fetch(&self, some: &[Entry]) {
+        let seats = self.seats.borrow();
+        for seat in some.iter().filter_map(|entry| seats.get(entry.key as usize)) {
+            black_box(seat.child.due());
+        }
     }
 
     fn ask(&self, key: u32, clocks: Clocks) {

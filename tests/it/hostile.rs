@@ -3,7 +3,6 @@
 //! Each story has bystanders: devices that ask for pongs, and newcomers that shake hands, all the while. What they wait is
 //! told, and held where `TEST_DEADLINES` says so; how far memory grows is held always.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, select_all};
