@@ -143,7 +143,8 @@ impl Front {
                     self.counted(refused);
                     return None;
                 }
-                stream = self.within(handshakes, stream, from) => stream?,
+                // What waits without TLS has no room for it.
+                stream = Box::pin(self.within(handshakes, stream, from)) => stream?,
             },
             None => {
                 let head = tokio::select! {

@@ -127,11 +127,12 @@ impl Handshakes {
             (of_address, all.enter().await)
         };
         let _places = timeout(self.patience, entered).await.map_err(late(TlsHandshake::Refused))?;
-        let shaken = async {
+        // Room for it is made with the place.
+        let shaken = Box::pin(async {
             let accepted = TlsAcceptor::from(self.tls.config()).accept(stream);
             let stream = timeout(self.patience, accepted).await.map_err(too_slow)?.map_err(failed)?;
             Ok(then(stream.into()).await)
-        };
+        });
         tokio::select! {
             // What came while this node was busy is looked at before its peer is called late.
             biased;
