@@ -1,7 +1,7 @@
 //! What stands before HTTP: a connection gets no further, and costs no buffer, until the whole head of its first request
 //! lies in the kernel.
 //!
-//! - Until then nothing is read, only looked at: a connection that waits costs this process about a kilobyte, and the
+//! - Until then nothing is read, only looked at: a connection that waits costs this process some three kilobytes, and the
 //!   kernel what it has received. Within TLS the head has to be read: until it is there, the connection is one of the
 //!   few that may have a handshake under way.
 //! - Connections that are not sessions are bounded, and by address. One too many takes the place of the one that has
@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use actix_http::StatusCode;
 use bytes::{BufMut, BytesMut};
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
@@ -221,8 +222,12 @@ impl Front {
             .flatten()
     }
 
-    async fn in_time<T>(&self, what: impl Future<Output = Result<T, Refused>>) -> Result<T, Refused> {
-        tokio::time::timeout(self.patience, what).await.unwrap_or_else(|_| Err(self.too_slow()))
+    /// Not an async function: that would hold it twice.
+    fn in_time<T>(
+        &self,
+        what: impl Future<Output = Result<T, Refused>>,
+    ) -> impl Future<Output = Result<T, Refused>> {
+        tokio::time::timeout(self.patience, what).map(|done| done.unwrap_or_else(|_| Err(self.too_slow())))
     }
 
     /// To send nothing, or slowly, is no offence: browsers connect ahead of need.
