@@ -1,11 +1,11 @@
 //! What stands before HTTP: a connection gets no further, and costs no buffer, until the whole head of its first request
 //! lies in the kernel.
 //!
-//! - Until then nothing is read, only looked at: a connection that waits costs this process some 2.7 kilobytes, and the
-//!   kernel what it has received. Within TLS the head has to be read: until it is there, the connection is one of the
-//!   few that may have a handshake under way.
+//! - Until then nothing is read, only looked at: a connection that waits costs this process little more than a kilobyte,
+//!   and the kernel what it has received. With TLS that holds for the ClientHello; the head behind it has to be read, and
+//!   until it is there the connection is one of the few that may have a handshake under way.
 //! - Connections that are not sessions are bounded, and by address. One too many takes the place of the one that has
-//!   waited longest for its head; where none waits it is refused.
+//!   been waited for longest; where none is, it is refused.
 //! - Of an address that is held off nothing is looked at, and what cannot be understood is held against it.
 //! - A head has a time and a size. What is no HTTP/1.1, or could be understood in two ways, is refused here, so
 //!   that whoever sends it is told why in one form.
@@ -19,6 +19,7 @@ mod answer;
 mod head;
 mod places;
 mod proxy_protocol;
+mod unread;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -30,7 +31,8 @@ use std::time::Duration;
 use actix_http::StatusCode;
 use bytes::{BufMut, BytesMut};
 use futures_util::FutureExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use futures_util::future::{Either, OptionFuture};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::config::Settings;
@@ -40,11 +42,12 @@ use crate::problem::Problem;
 use crate::session::tcp;
 use crate::supervisor::admission::Admission;
 use crate::time::Mono;
-use crate::tls::{Handshakes, Stream, is_foul};
+use crate::tls::{Handshakes, LONGEST_RECORD, Stream, begins_whole, is_foul};
 
 use answer::{TAKEN_IN, answer, refuse};
 use places::Places;
 pub use places::{Connections, Place};
+use unread::{take, until};
 
 /// How long a connection that is being served may be sent nothing, beyond the time for a head. Streams are sent
 /// something every 15 s.
@@ -78,7 +81,7 @@ pub struct Received {
 }
 
 /// A connection of which it is known whose it is.
-struct Known {
+pub struct Known {
     peer: SocketAddr,
     /// Where limits and bans look; none is a proxy, of whose clients nothing is known yet.
     from: Option<IpAddr>,
@@ -120,58 +123,65 @@ impl Front {
         }
     }
 
-    /// Waits for the head of the first request; none where there will be no request, and the peer was told why.
-    pub async fn receive(&self, stream: TcpStream) -> Option<Received> {
-        let socket = stream.peer_addr().ok()?;
-        let Known { peer, from, place } = match self.know(&stream, socket).await {
+    /// Waits for what a peer says first: the head of a request, or the beginning of TLS. None where there will be no
+    /// request, and the peer was told why.
+    pub async fn receive(&self, stream: &TcpStream) -> Option<Known> {
+        let known = match self.know(stream).await {
             Ok(known) => known,
             Err(refused) => {
-                self.turn_away(&stream, refused);
+                self.turn_away(stream, refused);
                 return None;
             }
         };
-        let waiting = place.wait();
-        let overtaken = async {
-            waiting.overtaken().await;
-            let detail = "too many connections are waiting with half a request: this one waited longest";
-            Refused::Limit(Limit::Connections, Problem::unavailable(detail, later()))
-        };
-        let stream = match &self.tls {
-            Some(handshakes) => tokio::select! {
-                // Whoever was told to go has lost his place.
-                biased;
-                refused = overtaken => {
-                    self.counted(refused);
-                    return None;
-                }
-                // What waits without TLS has no room for it.
-                stream = Box::pin(self.within(handshakes, stream, from)) => stream?,
-            },
-            None => {
-                let head = tokio::select! {
-                    biased;
-                    refused = overtaken => Err(refused),
-                    head = self.in_time(self.head(&stream)) => head,
-                };
-                if let Err(refused) = head {
-                    self.blame(from, &refused);
-                    self.turn_away(&stream, refused);
-                    return None;
-                }
-                stream.into()
+        let refused = tokio::select! {
+            // Whoever was told to go has lost his place.
+            biased;
+            () = known.place.wait() => {
+                let detail = "too many connections are waiting with half a request: this one waited longest";
+                Refused::Limit(Limit::Connections, Problem::unavailable(detail, later()))
             }
+            said = self.in_time(self.first_words(stream)) => match said {
+                Ok(()) => return Some(known),
+                Err(refused) => refused,
+            },
+        };
+        self.blame(known.from, &refused);
+        self.turn_away(stream, refused);
+        None
+    }
+
+    /// The same of the connection that was received, which HTTP may have now; within TLS once the head has come.
+    pub async fn open(&self, stream: TcpStream, known: Known) -> Option<Received> {
+        let Known { peer, from, place } = known;
+        let stream = match &self.tls {
+            // What waits without TLS has no room for it.
+            Some(handshakes) => Box::pin(self.within(handshakes, stream, from)).await?,
+            None => stream.into(),
         };
         Some(Received { stream, peer, place })
     }
 
+    fn first_words(&self, stream: &TcpStream) -> impl Future<Output = Result<(), Refused>> {
+        match &self.tls {
+            // What is too long for it, TLS itself refuses.
+            Some(_) => {
+                let whole = until(stream, LONGEST_RECORD, |bytes| begins_whole(bytes).then_some(()));
+                Either::Left(whole.map(|whole| Ok(whole.map(|_| ())?)))
+            }
+            None => Either::Right(self.head(stream)),
+        }
+    }
+
     /// Whose the connection is, and its place.
-    async fn know(&self, stream: &TcpStream, socket: SocketAddr) -> Result<Known, Refused> {
+    async fn know(&self, stream: &TcpStream) -> Result<Known, Refused> {
+        let socket = stream.peer_addr()?;
         let arrived = self.places.enter();
         let mut peer = socket;
         let mut from = Some(socket.ip());
         if self.proxies.trusts(socket.ip()) {
-            let said =
-                if self.proxy_protocol { self.in_time(self.proxy_header(stream)).await? } else { None };
+            // Boxed: most connections never come by here.
+            let header = self.proxy_protocol.then(|| Box::pin(self.in_time(self.proxy_header(stream))));
+            let said = OptionFuture::from(header).await.transpose()?.flatten();
             peer = said.unwrap_or(socket);
             from = said.map(|client| client.ip()).filter(|ip| !self.proxies.trusts(*ip));
         }
@@ -275,40 +285,24 @@ impl Front {
     }
 
     async fn proxy_header(&self, stream: &TcpStream) -> Result<Option<SocketAddr>, Refused> {
-        let mut found = None;
-        let whole = until(stream, proxy_protocol::MOST, |bytes| {
-            let parsed = proxy_protocol::parse(bytes);
-            let done = !matches!(parsed, Ok(None));
-            found = Some(parsed);
-            done
-        });
-        whole.await?;
-        match found {
-            Some(Ok(Some(header))) => {
-                take(stream, header.length)?;
-                Ok(header.client)
-            }
-            _ => Err(Refused::Bad(Problem::bad_request(
+        let header = until(stream, proxy_protocol::MOST, |bytes| proxy_protocol::parse(bytes).transpose());
+        let Some(Ok(header)) = header.await? else {
+            return Err(Refused::Bad(Problem::bad_request(
                 "this proxy's connections have to begin with a PROXY protocol header, version 2",
-            ))),
-        }
+            )));
+        };
+        take(stream, header.length)?;
+        Ok(header.client)
     }
 
-    async fn head(&self, stream: &TcpStream) -> Result<(), Refused> {
-        let (mut seen, mut verdict) = (0, Ok(()));
-        let most = self.head_bytes;
-        let whole = until(stream, most, |bytes| {
+    fn head(&self, stream: &TcpStream) -> impl Future<Output = Result<(), Refused>> {
+        let mut seen = 0;
+        let whole = until(stream, self.head_bytes, move |bytes| {
             let end = head::end(bytes, seen);
             seen = bytes.len();
-            if let Some(end) = end {
-                verdict = head::check(&bytes[..end]);
-            }
-            end.is_some()
+            end.map(|end| head::check(&bytes[..end]))
         });
-        match whole.await? {
-            true => verdict.map_err(Refused::Bad),
-            false => Err(self.too_long()),
-        }
+        whole.map(|whole| whole?.ok_or_else(|| self.too_long())?.map_err(Refused::Bad))
     }
 
     /// What has come of a stream once the head of a request is among it.
@@ -362,39 +356,4 @@ pub async fn watched<T>(
 /// Too many files are open.
 pub fn handle(stream: &TcpStream) -> io::Result<OwnedFd> {
     stream.as_fd().try_clone_to_owned()
-}
-
-/// Waits until `enough` says so of what lies unread, of at most `most` bytes; false where those are not enough.
-async fn until(stream: &TcpStream, most: usize, mut enough: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
-    loop {
-        let ready = stream.ready(Interest::READABLE).await?;
-        let looked = stream.try_io(Interest::READABLE, || {
-            let looked = head::peek(stream, most, |bytes| match bytes.len() {
-                0 => Err(io::ErrorKind::UnexpectedEof.into()),
-                _ if enough(bytes) => Ok(true),
-                n if n >= most => Ok(false),
-                // Until there is more: the system tells of it again.
-                _ => Err(io::ErrorKind::WouldBlock.into()),
-            });
-            looked.flatten()
-        });
-        match looked {
-            // Nothing more will come.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ready.is_read_closed() => {}
-            done => return done,
-        }
-    }
-}
-
-/// Takes these bytes, which are there.
-fn take(stream: &TcpStream, mut length: usize) -> io::Result<()> {
-    let mut scratch = [0; 1024];
-    while length > 0 {
-        let most = length.min(scratch.len());
-        match stream.try_read(&mut scratch[..most])? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => length -= n,
-        }
-    }
-    Ok(())
 }

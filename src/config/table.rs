@@ -335,7 +335,7 @@ settings! {
     /// The most TLS handshakes under way at once: a quarter for the first of each address, of the others half at most for
     /// one. One more waits, and whoever has been at it for a second makes room. Each may take as long as
     /// LASTPONG_HANDSHAKE_TIMEOUT, and be held as long again until the head of its first request is there.
-    "LASTPONG_MAX_TLS_HANDSHAKES" max_tls_handshakes: usize = "512", Kind::Count(1, 100_000);
+    "LASTPONG_MAX_TLS_HANDSHAKES" max_tls_handshakes: usize = "256", Kind::Count(1, 100_000);
 
     ["Traces"]
     /// Where traces are sent by OTLP (HTTP, protobuf): the address before /v1/traces, as http://127.0.0.1:4318. What

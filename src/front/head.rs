@@ -1,35 +1,12 @@
 //! The head of a request, as it lies in the kernel: whether it is all there, and whether HTTP may have it.
 
-use std::cell::RefCell;
-use std::io;
-
 use actix_http::StatusCode;
 use httparse::{EMPTY_HEADER, Error, Request, Status};
-use rustix::net::{RecvFlags, recv};
-use tokio::net::TcpStream;
 
 use crate::problem::Problem;
 
 /// Headers of a request, as many as HTTP takes.
 const MOST_HEADERS: usize = 96;
-
-thread_local! {
-    static SEEN: RefCell<Vec<u8>> = RefCell::default();
-}
-
-/// Shows `see` what lies unread, of at most `most` bytes, and leaves it there.
-///
-/// # Errors
-/// Nothing does, or the connection is gone.
-pub fn peek<T>(stream: &TcpStream, most: usize, see: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
-    SEEN.with_borrow_mut(|seen| {
-        if seen.len() < most {
-            seen.resize(most, 0);
-        }
-        let (_, there) = recv(stream, &mut seen[..most], RecvFlags::PEEK)?;
-        Ok(see(&seen[..there]))
-    })
-}
 
 /// Where the head ends, of which `seen` bytes were looked at before.
 pub fn end(bytes: &[u8], seen: usize) -> Option<usize> {

@@ -7,11 +7,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-
-use tokio::sync::Notify;
+use std::task::{Context, Poll, Waker};
 
 use crate::metrics::{Limit, Metrics};
 use crate::peer::subscriber;
@@ -80,26 +80,26 @@ pub struct Places {
 /// Who waits, the longest first: all, and by address.
 #[derive(Default)]
 struct Queue {
-    all: BTreeMap<u64, (Option<IpAddr>, Rc<Notify>)>,
+    all: BTreeMap<u64, (Option<IpAddr>, Waker)>,
     by_ip: BTreeSet<(IpAddr, u64)>,
 }
 
 impl Queue {
-    fn add(&mut self, number: u64, ip: Option<IpAddr>, told: Rc<Notify>) {
-        self.all.insert(number, (ip, told));
+    fn add(&mut self, number: u64, ip: Option<IpAddr>) {
+        self.all.insert(number, (ip, Waker::noop().clone()));
         self.by_ip.extend(ip.map(|ip| (ip, number)));
     }
 
-    fn take(&mut self, number: u64) -> Option<Rc<Notify>> {
-        let (ip, told) = self.all.remove(&number)?;
+    fn take(&mut self, number: u64) -> Option<Waker> {
+        let (ip, waker) = self.all.remove(&number)?;
         if let Some(ip) = ip {
             self.by_ip.remove(&(ip, number));
         }
-        Some(told)
+        Some(waker)
     }
 
     /// Who has waited longest, of this address where there is one.
-    fn longest(&mut self, of: Option<IpAddr>) -> Option<Rc<Notify>> {
+    fn longest(&mut self, of: Option<IpAddr>) -> Option<Waker> {
         let number = match of {
             Some(ip) => self.by_ip.range((ip, 0)..=(ip, u64::MAX)).next().map(|(_, number)| *number),
             None => self.all.keys().next().copied(),
@@ -117,11 +117,10 @@ pub struct Place {
 /// A connection of which it is not known yet whose it is.
 pub struct Arrived(Place);
 
-/// A connection that may be overtaken, until it is dropped.
+/// A connection that may be overtaken, until this is dropped: ready when another needs its place.
 pub struct Waiting {
     places: Rc<Places>,
     number: u64,
-    told: Rc<Notify>,
 }
 
 impl Places {
@@ -143,7 +142,7 @@ impl Places {
     /// Whether one that waits, of this address where there is one, was told to give up its place.
     fn make_room(&self, of: Option<IpAddr>) -> bool {
         let longest = self.waiting.borrow_mut().longest(of);
-        longest.inspect(|longest| longest.notify_one()).is_some()
+        longest.map(Waker::wake).is_some()
     }
 }
 
@@ -174,16 +173,22 @@ impl Place {
     pub fn wait(&self) -> Waiting {
         let places = &self.places;
         let number = places.next.replace(places.next.get() + 1);
-        let told = Rc::new(Notify::new());
-        places.waiting.borrow_mut().add(number, self.ip, told.clone());
-        Waiting { places: places.clone(), number, told }
+        places.waiting.borrow_mut().add(number, self.ip);
+        Waiting { places: places.clone(), number }
     }
 }
 
-impl Waiting {
-    /// Returns when another connection needs the place.
-    pub async fn overtaken(&self) {
-        self.told.notified().await;
+impl Future for Waiting {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.places.waiting.borrow_mut().all.get_mut(&self.number) {
+            Some((_, waker)) => {
+                waker.clone_from(cx.waker());
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
     }
 }
 
@@ -226,11 +231,11 @@ mod tests {
         let places = places(2, 0);
         let served = proxied(&places).unwrap();
         let first = proxied(&places).unwrap();
-        let first = (first.wait(), first);
+        let mut first = (first.wait(), first);
         let second = proxied(&places).unwrap();
-        let second = (second.wait(), second);
-        assert!(first.0.overtaken().now_or_never().is_some());
-        assert!(second.0.overtaken().now_or_never().is_none());
+        let mut second = (second.wait(), second);
+        assert!((&mut first.0).now_or_never().is_some());
+        assert!((&mut second.0).now_or_never().is_none());
         drop((first, second, served));
         let _third = (proxied(&places), proxied(&places));
         assert_eq!(proxied(&places).err(), Some(Limit::Connections), "none waits");
@@ -268,6 +273,6 @@ mod tests {
         assert_eq!(from(&places, 1).err(), Some(Limit::ConnectionsPerIp));
         let waits = held[0].wait();
         assert!(from(&places, 1).is_ok());
-        assert!(waits.overtaken().now_or_never().is_some() && modest.0.overtaken().now_or_never().is_none());
+        assert!(waits.now_or_never().is_some() && modest.0.now_or_never().is_none());
     }
 }

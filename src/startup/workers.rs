@@ -82,19 +82,21 @@ where
             let http = Rc::new(http.new_service(()).await?);
             let serve = move |stream: TcpStream| {
                 let (front, http) = (front.clone(), http.clone());
-                async move {
+                // Boxed, here and below: whoever awaits what he was given holds it twice.
+                Box::pin(async move {
                     prepare(&stream);
-                    let Some(Received { stream, peer, place: _place }) = front.receive(stream).await else {
+                    let Some(known) = front.receive(&stream).await else { return Ok(()) };
+                    let Some(Received { stream, peer, place: _place }) = front.open(stream, known).await
+                    else {
                         return Ok(());
                     };
                     let handle = front::handle(stream.tcp());
-                    let served =
-                        Box::pin(front::watched(handle, front.patience, http.call((stream, Some(peer)))));
-                    if let Some(Err(error)) = served.await {
+                    let served = Box::pin(http.call((stream, Some(peer))));
+                    if let Some(Err(error)) = front::watched(handle, front.patience, served).await {
                         log::debug!(error:? = error, peer:% = peer; "a connection ended");
                     }
                     Ok::<_, ()>(())
-                }
+                })
             };
             Ok::<_, H::InitError>(serve.into_service())
         }
@@ -162,10 +164,10 @@ impl Workers {
                     .client_disconnect_timeout(Duration::ZERO)
                     .upgrade(fn_service(move |(request, connection)| {
                         let upgrades = upgrades.clone();
-                        async move {
+                        Box::pin(async move {
                             upgrades.serve(request, connection).await;
                             Ok::<_, std::convert::Infallible>(())
-                        }
+                        })
                     }))
                     .h1(map_config(app, |()| AppConfig::default()));
                 behind(front, http)

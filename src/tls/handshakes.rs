@@ -84,8 +84,8 @@ impl Handshakes {
         Self { tls, metrics, patience, firsts, places, share, by_address }
     }
 
-    /// What is `then` done with the connection after its handshake, which is under way until that is over. `from` is
-    /// whose it is; none is one of many behind a proxy.
+    /// What is `then` done with the connection after its handshake, which is under way until that is over. Its ClientHello is
+    /// there already. `from` is whose it is; none is one of many behind a proxy.
     ///
     /// # Errors
     /// The peer speaks no TLS that is allowed here, was too slow, or made room for others.
@@ -113,8 +113,6 @@ impl Handshakes {
         let late = |outcome| move |_| (outcome, io::ErrorKind::TimedOut.into());
         let too_slow = late(TlsHandshake::TimedOut);
         let failed = |error| (TlsHandshake::Failed, error);
-        // Whoever says nothing has no buffers here, and no place.
-        timeout(self.patience, stream.readable()).await.map_err(too_slow)?.map_err(failed)?;
         let share = from.map(|address| self.share(address));
         let first = share.as_ref().is_some_and(Share::is_alone);
         let of_address = share.as_deref().filter(|_| !first);

@@ -374,6 +374,8 @@ async fn only_admins_ban_and_only_from_pages_of_this_host() {
         (Method::POST, "/v1/node/drain"),
         (Method::DELETE, "/v1/node/drain"),
         (Method::PUT, "/v1/node/log"),
+        (Method::POST, "/v1/tokens"),
+        (Method::POST, "/v1/tokens/revoke"),
     ] {
         let (status, problem) = act_as(&server, &reader, method.clone(), path, None).await;
         assert_eq!(status, 403, "{method} {path}: {problem}");
@@ -389,6 +391,8 @@ async fn only_admins_ban_and_only_from_pages_of_this_host() {
     browser.elsewhere();
     let foreign = browser.ask(Method::PUT, path);
     assert_eq!(browser.send(foreign).await.status(), 403);
+    let mint = browser.ask(Method::POST, "/v1/tokens").json(&json!({"device_id": "d"}));
+    assert_eq!(browser.send(mint).await.status(), 403);
     assert_eq!(paged(&server, "/v1/bans", 10).await, Vec::<Value>::new());
     assert_eq!(browser.send(own).await.status(), 200);
     assert_eq!(paged(&server, "/v1/bans", 10).await[0]["by"], "ada");

@@ -181,6 +181,26 @@ async fn nothing_is_looked_at_from_where_nonsense_came_over_and_over() {
 }
 
 #[tokio::test]
+async fn whom_a_proxy_names_is_held_off_and_not_the_proxy() {
+    let settings = [BEHIND, ("PROXY_PROTOCOL", "true"), ("SUSPECT_AFTER", "3"), ("SUSPECT_BAN", "1h")];
+    let server = Server::start(&settings).await;
+    let nonsense = |from: &str| [&v2(from)[..], b"this is no request\r\n\r\n"].concat();
+    eventually("the address to be held off", async || {
+        let answer = refused_header(&server, &nonsense("192.0.2.66:4711")).await;
+        assert!(answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 429 "), "{answer}");
+        answer.starts_with("HTTP/1.1 429 ").then_some(())
+    })
+    .await;
+    proxied(&server, &v2("192.0.2.67:4711"), &token("neighbour")).await.expect("let in").welcome().await;
+    // One that it names and that is a proxy itself is nobody's address.
+    for _ in 0..10 {
+        let answer = refused_header(&server, &nonsense("127.0.0.1:4711")).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+    proxied(&server, &v2("127.0.0.1:4712"), &token("behind-two")).await.expect("let in").welcome().await;
+}
+
+#[tokio::test]
 async fn who_guesses_an_operator_s_token_is_held_off() {
     let server = Server::start(&[BEHIND, ("SUSPECT_AFTER", "3"), ("SUSPECT_BAN", "1h")]).await;
     let guess = async |from: &str, token: &str| {

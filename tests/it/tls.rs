@@ -278,8 +278,7 @@ async fn who_dawdles_keeps_nobody_out() {
     let mut dawdlers = Vec::new();
     for _ in 0..DAWDLERS {
         let mut stream = connect_from([127, 0, 0, 2], server.addr).await;
-        // The beginning of a ClientHello.
-        stream.write_all(&[0x16, 0x03, 0x01, 0x02]).await.expect("taken");
+        stream.write_all(&authority.hello()).await.expect("taken");
         dawdlers.push(stream);
     }
     let count = async |outcome: &str| {
@@ -289,15 +288,59 @@ async fn who_dawdles_keeps_nobody_out() {
     eventually("room made for others", async || (count("refused").await >= 1.0).then_some(())).await;
     let stream = authority.connect(server.addr, &Client::default()).await.expect("TLS");
     session(stream, Some(&token("quick"))).await.expect("a session");
-    // And nobody stays, whether he began or not.
-    let mut silent = TcpStream::connect(server.addr).await.expect("the server listens");
-    for stream in dawdlers.iter_mut().chain([&mut silent]) {
+    // And nobody stays.
+    for stream in &mut dawdlers {
         let mut rest = [0; 64];
         within("the end", async { while stream.read(&mut rest).await.is_ok_and(|n| n > 0) {} }).await;
     }
     // Of all who dawdled no more than eight at once were waited for, and none for ever.
     let (refused, late) = (count("refused").await, count("timed_out").await);
     assert!(late >= 1.0 && refused + late >= DAWDLERS as f64, "{refused} {late}");
+}
+
+#[tokio::test]
+async fn who_has_not_begun_takes_no_place_and_does_not_stay() {
+    const HALVES: usize = 50;
+    let authority = Authority::new();
+    let settings = [("WORKERS", "1"), ("MAX_TLS_HANDSHAKES", "1"), ("HANDSHAKE_TIMEOUT", "3s")];
+    let server = node(&authority.server("one"), &settings).await;
+    let hello = authority.hello();
+    let mut halves = Vec::new();
+    for n in 0..HALVES {
+        let mut stream = connect_from([127, 0, 0, 2], server.addr).await;
+        // Nothing, a record's beginning, all but a byte.
+        let some = [0, 4, hello.len() - 1][n % 3];
+        stream.write_all(&hello[..some]).await.expect("taken");
+        halves.push(stream);
+    }
+    let stream = authority.connect(server.addr, &Client::default()).await.expect("TLS");
+    session(stream, Some(&token("quick"))).await.expect("a session");
+    for stream in &mut halves {
+        assert_eq!(within("the end", stream.read(&mut [0; 64])).await.ok().unwrap_or_default(), 0);
+    }
+    let http = authority.https();
+    let late = metric(&server, &http, r#"lastpong_limited_total{limit="header_time"}"#).await;
+    let refused = metric(&server, &http, r#"lastpong_tls_handshakes_total{outcome="refused"}"#).await;
+    assert_eq!((late, refused), (HALVES as f64, 0.0));
+}
+
+#[tokio::test]
+async fn who_has_not_begun_makes_room_for_a_newcomer() {
+    let authority = Authority::new();
+    let settings = [("MAX_CONNECTIONS", "32"), ("WORKERS", "1")];
+    let server = node(&authority.server("one"), &settings).await;
+    let mut idle = Vec::new();
+    for n in 0..100 {
+        idle.push(connect_from([127, 0, 1, n], server.addr).await);
+    }
+    let stream = authority.connect(server.addr, &Client::default()).await.expect("TLS");
+    session(stream, Some(&token("newcomer"))).await.expect("a session");
+    // Without a word: it would not be understood.
+    let mut said = Vec::new();
+    let _ = within("the end", idle[0].read_to_end(&mut said)).await;
+    assert_eq!(said, b"");
+    let overtaken = r#"lastpong_limited_total{limit="connections"}"#;
+    assert!(metric(&server, &authority.https(), overtaken).await >= 60.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -319,15 +362,17 @@ async fn a_flood_of_half_handshakes_costs_little_and_is_paid_for_where_it_comes_
     let (mut bystander, _) = session(stream, Some(&token("bystander"))).await.expect("a session");
     let growth = Growth::begin(&server);
     let (addr, over) = (server.addr, std::cell::Cell::new(false));
+    let hello = authority.hello();
     let flood = (0..slow()).map(|n| {
-        let authority = &authority;
+        let (authority, hello) = (&authority, &hello);
         async move {
             let mut stream = connect_from([127, 0, 1, (n % 50) as u8], addr).await;
             let mut rest = [0; 64];
             match n % 20 {
-                // Nothing at all, the beginning of a ClientHello, or half a head within TLS.
+                // Nothing at all, the beginning of a ClientHello, a whole one, or half a head within TLS.
                 0 => {}
-                1..19 => stream.write_all(&[0x16, 0x03, 0x01, 0x02]).await.expect("taken"),
+                1..15 => stream.write_all(&hello[..4]).await.expect("taken"),
+                15..19 => stream.write_all(hello).await.expect("taken"),
                 _ => {
                     let Ok(mut stream) = authority.try_shake(stream, &Client::default()).await else {
                         return;

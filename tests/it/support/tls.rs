@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -127,6 +127,20 @@ impl Authority {
         stream: TcpStream,
         client: &Client<'_>,
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        let connector = TlsConnector::from(self.config(client));
+        connector.connect(localhost(), stream).await
+    }
+
+    /// What a client says first.
+    pub fn hello(&self) -> Vec<u8> {
+        let mut client =
+            ClientConnection::new(self.config(&Client::default()), localhost()).expect("a client");
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).expect("room");
+        hello
+    }
+
+    fn config(&self, client: &Client<'_>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.pem()).expect("a certificate")).expect("an authority");
         let known = [client.version.unwrap_or(&rustls::version::TLS13)];
@@ -135,16 +149,14 @@ impl Authority {
         let builder =
             ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).expect("known");
         let builder = builder.with_root_certificates(roots);
-        let config = match client.shows {
+        Arc::new(match client.shows {
             Some(issued) => {
                 let cert = CertificateDer::from_pem_file(&issued.cert).expect("a certificate");
                 let key = PrivateKeyDer::from_pem_file(&issued.key).expect("a key");
                 builder.with_client_auth_cert(vec![cert], key).expect("they fit")
             }
             None => builder.with_no_client_auth(),
-        };
-        let name = ServerName::try_from("localhost").expect("a name");
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+        })
     }
 }
 
@@ -169,6 +181,10 @@ impl Issued {
 }
 
 const REQUEST: [&str; 6] = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+
+fn localhost() -> ServerName<'static> {
+    ServerName::try_from("localhost").expect("a name")
+}
 
 pub fn text(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
