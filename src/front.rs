@@ -16,9 +16,9 @@
 //! Left out on purpose: later requests of a connection, beyond that. They are for HTTP's own bounds (128 KiB a head).
 
 mod answer;
-mod head;
+pub(crate) mod head;
 mod places;
-mod proxy_protocol;
+pub(crate) mod proxy_protocol;
 mod unread;
 
 use std::io;
@@ -31,18 +31,19 @@ use std::time::Duration;
 use actix_http::StatusCode;
 use bytes::{BufMut, BytesMut};
 use futures_util::FutureExt;
-use futures_util::future::{Either, OptionFuture};
+use futures_util::future::Either;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::config::Settings;
-use crate::metrics::{Limit, Metrics};
+use crate::metrics::{Limit, Metrics, TlsHandshake};
 use crate::peer::Proxies;
 use crate::problem::Problem;
 use crate::session::tcp;
 use crate::supervisor::admission::Admission;
 use crate::time::Mono;
-use crate::tls::{Handshakes, LONGEST_RECORD, Stream, begins_whole, is_foul};
+use crate::tls::hello::{self, NoHello};
+use crate::tls::{Handshakes, Stream, is_foul};
 
 use answer::{TAKEN_IN, answer, refuse};
 use places::Places;
@@ -150,7 +151,7 @@ impl Front {
         None
     }
 
-    /// The same of the connection that was received, which HTTP may have now; within TLS once the head has come.
+    /// Takes a connection that was received to where HTTP may have it: within TLS past its handshake and its first head.
     pub async fn open(&self, stream: TcpStream, known: Known) -> Option<Received> {
         let Known { peer, from, place } = known;
         let stream = match &self.tls {
@@ -163,11 +164,7 @@ impl Front {
 
     fn first_words(&self, stream: &TcpStream) -> impl Future<Output = Result<(), Refused>> {
         match &self.tls {
-            // What is too long for it, TLS itself refuses.
-            Some(_) => {
-                let whole = until(stream, LONGEST_RECORD, |bytes| begins_whole(bytes).then_some(()));
-                Either::Left(whole.map(|whole| Ok(whole.map(|_| ())?)))
-            }
+            Some(_) => Either::Left(self.hello(stream)),
             None => Either::Right(self.head(stream)),
         }
     }
@@ -180,8 +177,10 @@ impl Front {
         let mut from = Some(socket.ip());
         if self.proxies.trusts(socket.ip()) {
             // Boxed: most connections never come by here.
-            let header = self.proxy_protocol.then(|| Box::pin(self.in_time(self.proxy_header(stream))));
-            let said = OptionFuture::from(header).await.transpose()?.flatten();
+            let said = match self.proxy_protocol {
+                true => Box::pin(self.in_time(self.proxy_header(stream))).await?,
+                false => None,
+            };
             peer = said.unwrap_or(socket);
             from = said.map(|client| client.ip()).filter(|ip| !self.proxies.trusts(*ip));
         }
@@ -265,9 +264,10 @@ impl Front {
         }
     }
 
-    /// Refuses a connection on which nothing was said yet; what speaks TLS would not understand it.
+    /// Refuses a connection on which nothing was said yet. What speaks TLS would not understand it; what is bad does not.
     fn turn_away(&self, stream: &TcpStream, refused: Refused) {
-        if let (Some(problem), None) = (self.counted(refused), &self.tls) {
+        let understands = self.tls.is_none() || matches!(refused, Refused::Bad(_));
+        if let Some(problem) = self.counted(refused).filter(|_| understands) {
             refuse(stream, &problem);
         }
     }
@@ -297,12 +297,31 @@ impl Front {
 
     fn head(&self, stream: &TcpStream) -> impl Future<Output = Result<(), Refused>> {
         let mut seen = 0;
-        let whole = until(stream, self.head_bytes, move |bytes| {
+        let checked = until(stream, self.head_bytes, move |bytes| {
             let end = head::end(bytes, seen);
             seen = bytes.len();
             end.map(|end| head::check(&bytes[..end]))
         });
-        whole.map(|whole| whole?.ok_or_else(|| self.too_long())?.map_err(Refused::Bad))
+        checked.map(|checked| match checked? {
+            Some(checked) => checked.map_err(Refused::Bad),
+            None => Err(self.too_long()),
+        })
+    }
+
+    fn hello(&self, stream: &TcpStream) -> impl Future<Output = Result<(), Refused>> {
+        let whole = until(stream, hello::LOOKED_AT, |bytes| match hello::is_whole(bytes) {
+            Ok(false) => None,
+            Ok(true) => Some(Ok(())),
+            Err(no_hello) => Some(Err(no_hello)),
+        });
+        whole.map(|whole| match whole? {
+            // What is longer than is looked at is for TLS to see.
+            Some(Ok(())) | None => Ok(()),
+            Some(Err(NoHello)) => {
+                self.metrics.tls.handshakes.with_label_values(&[TlsHandshake::Failed.as_str()]).inc();
+                Err(Refused::Bad(Problem::bad_request("this speaks TLS: ask by https:// or wss://")))
+            }
+        })
     }
 
     /// What has come of a stream once the head of a request is among it.

@@ -4,7 +4,7 @@
 //! They are here, and not beside the targets, so that the tests try the same bodies, on the seeds in `fuzz/corpus` and on
 //! random bytes. Compiled for tests and fuzzing alone.
 //!
-//! Left out on purpose: HTTP itself and the opening handshake, which are actix's.
+//! Left out on purpose: HTTP itself, which is actix's, and TLS, which is that of rustls.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::config::units::{parse_bytes, parse_duration, show_bytes, show_duration};
 use crate::config::{Settings, read};
+use crate::front::{head, proxy_protocol};
 use crate::http::debug::connections::{OF_ALL, OF_LIVE};
 use crate::http::debug::live::AskedLive;
 use crate::http::debug::select::Place;
@@ -27,6 +28,7 @@ use crate::session::asked::Asked;
 use crate::session::frames::{Decoder, FrameLimits, Inbound, Violation};
 use crate::store::{Told, heard, journal::Entry};
 use crate::time::Timestamp;
+use crate::tls::{self, hello};
 use crate::token::DeviceTokens;
 
 /// A device's bytes mean the same in whatever pieces they come, and no more of them is kept than the limits allow.
@@ -129,6 +131,30 @@ fn written(data: &[u8], mask: u8) -> (Vec<Inbound>, Vec<u8>) {
         sent.push(if opcode == 1 { Inbound::Text(payload.into()) } else { Inbound::Binary(payload.into()) });
     }
     (sent, wire)
+}
+
+/// What a connection begins with means the same in whatever pieces it comes, and what is refused is refused by a problem.
+pub fn openings(data: &[u8]) {
+    let [seed, data @ ..] = data else { return };
+    let end = head::end(data, 0);
+    let mut seen = 0;
+    let found = (1..=data.len()).find(|n| head::end(&data[..*n], std::mem::replace(&mut seen, *n)).is_some());
+    assert_eq!(found, end, "byte by byte the head ends elsewhere");
+    if let Some(end) = end {
+        sound(head::check(&data[..end]));
+    }
+    let (whole, proxied) = (hello::is_whole(data), proxy_protocol::parse(data));
+    if let Ok(Some(header)) = &proxied {
+        assert!(header.length <= data.len().min(proxy_protocol::MOST));
+    }
+    let mut there = 0;
+    for piece in pieces(data, u32::from(*seed)) {
+        there += piece.len();
+        let part = &data[..there];
+        assert!(matches!(hello::is_whole(part), Ok(false)) || hello::is_whole(part) == whole);
+        assert!(matches!(proxy_protocol::parse(part), Ok(None)) || proxy_protocol::parse(part) == proxied);
+    }
+    let _ = tls::Client::of(&data.into());
 }
 
 /// A device's text is an object that is understood, or is none; and is answered with the id that it gave.
@@ -298,8 +324,9 @@ mod tests {
 
     type Target = (&'static str, fn(&[u8]));
 
-    const TARGETS: [Target; 6] = [
+    const TARGETS: [Target; 7] = [
         ("frames", frames),
+        ("openings", openings),
         ("device_json", device_json),
         ("tokens", tokens),
         ("queries", queries),
@@ -344,6 +371,9 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_is_found_at_random(data in bytes("frames")) { frames(&data) }
+
+        #[test]
+        fn no_opening(data in bytes("openings")) { openings(&data) }
 
         #[test]
         fn no_text_of_a_device(data in bytes("device_json")) { device_json(&data) }

@@ -334,7 +334,8 @@ settings! {
     "LASTPONG_TLS_RELOAD" tls_reload: Duration = "1m", Kind::Duration(ms(100), ms(DAY));
     /// The most TLS handshakes under way at once: a quarter for the first of each address, of the others half at most for
     /// one. One more waits, and whoever has been at it for a second makes room. Each may take as long as
-    /// LASTPONG_HANDSHAKE_TIMEOUT, and be held as long again until the head of its first request is there.
+    /// LASTPONG_HANDSHAKE_TIMEOUT, and be held as long again until the head of its first request is there. Each worker
+    /// has four of them at least.
     "LASTPONG_MAX_TLS_HANDSHAKES" max_tls_handshakes: usize = "256", Kind::Count(1, 100_000);
 
     ["Traces"]

@@ -182,19 +182,20 @@ impl Future for Waiting {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waker = cx.waker().clone();
         match self.places.waiting.borrow_mut().all.get_mut(&self.number) {
-            Some((_, waker)) => {
-                waker.clone_from(cx.waker());
-                Poll::Pending
-            }
-            None => Poll::Ready(()),
+            Some((_, known)) => std::mem::swap(known, &mut waker),
+            None => return Poll::Ready(()),
         }
+        Poll::Pending
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.places.waiting.borrow_mut().take(self.number);
+        let waker = self.places.waiting.borrow_mut().take(self.number);
+        // A waker may be the last to hold its task, with all that is in there: not while the queue is borrowed.
+        drop(waker);
     }
 }
 

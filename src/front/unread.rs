@@ -37,7 +37,11 @@ pub fn until<T>(
             ready!(stream.poll_read_ready(cx))?;
             let looked = stream.try_io(Interest::READABLE, || peek(stream, most, &mut look).flatten());
             match looked {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !is_ended(stream) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if is_ended(stream) {
+                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                }
                 done => return Poll::Ready(done),
             }
         }
@@ -74,4 +78,75 @@ pub fn take(stream: &TcpStream, mut length: usize) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use socket2::SockRef;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let there = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (listener.accept().await.unwrap().0, there)
+    }
+
+    /// What comes of a connection that begins with "ab", and how often it was looked at. What is waited for is "abcd".
+    async fn after(next: impl AsyncFnOnce(&mut TcpStream)) -> (io::Result<Option<usize>>, usize) {
+        let (here, mut there) = pair().await;
+        let looks = Cell::new(0);
+        let found = until(&here, 6, |bytes| {
+            looks.set(looks.get() + 1);
+            bytes.starts_with(b"abcd").then_some(bytes.len())
+        });
+        let mut found = Box::pin(found);
+        there.write_all(b"ab").await.unwrap();
+        // Until it has seen that.
+        while looks.get() == 0 {
+            assert!(found.as_mut().now_or_never().is_none());
+            tokio::task::yield_now().await;
+        }
+        next(&mut there).await;
+        (found.await, looks.get())
+    }
+
+    #[tokio::test]
+    async fn it_is_found_when_it_is_there_and_left_where_it_is() {
+        let (found, looks) = after(async |there| there.write_all(b"cd").await.unwrap()).await;
+        assert!(matches!(found, Ok(Some(4))), "{found:?}");
+        assert!((2..=3).contains(&looks), "{looks}");
+        let (here, mut there) = pair().await;
+        there.write_all(b"abcd").await.unwrap();
+        there.shutdown().await.unwrap();
+        let found = until(&here, 6, |bytes| (bytes == b"abcd").then_some(())).await;
+        assert!(matches!(found, Ok(Some(()))), "what is whole counts, whatever ends behind it");
+        take(&here, 4).unwrap();
+        assert!(take(&here, 1).is_err());
+    }
+
+    #[tokio::test]
+    async fn who_goes_with_half_of_it_is_not_waited_for_nor_looked_at_over_and_over() {
+        let (found, looks) = after(async |there| there.shutdown().await.unwrap()).await;
+        assert_eq!(found.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(looks <= 4, "{looks}");
+        let reset = async |there: &mut TcpStream| {
+            SockRef::from(&*there).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            // Closed as it is dropped, which is a reset.
+            drop(std::mem::replace(there, pair().await.0));
+        };
+        let (found, looks) = after(reset).await;
+        assert!(found.is_err(), "{found:?}");
+        assert!(looks <= 4, "{looks}");
+    }
+
+    #[tokio::test]
+    async fn no_more_is_waited_for_than_may_be() {
+        let (found, _) = after(async |there| there.write_all(b"xxxxxx").await.unwrap()).await;
+        assert!(matches!(found, Ok(None)), "{found:?}");
+    }
 }

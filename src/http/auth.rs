@@ -7,6 +7,7 @@
 //! - A cookie opens what changes something, and sockets, to pages of this host only.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -97,6 +98,8 @@ impl Auth {
         if changes(head) || head.headers().contains_key(header::UPGRADE) {
             same_origin(head)?;
         }
+        self.not_held_off(head)?;
+        // Not held against anyone: logins run out while their pages are open.
         let over = || Problem::unauthorized("the login is over");
         self.user(Proof { token, kind: LoginKind::Cookie }, acts).await?.ok_or_else(over)
     }
@@ -110,11 +113,7 @@ impl Auth {
         if !self.token.expose().is_empty() && self.token.matches(given.as_bytes()) {
             return Ok(Caller { user: None, role: Role::Admin, proof: None });
         }
-        // Before the record is asked.
-        let from = self.proxies.peer(head).map(|peer| peer.addr.ip());
-        if let Some(held_off) = from.and_then(|ip| self.admission.held_off(ip, Mono::now())) {
-            return Err(held_off.problem());
-        }
+        let from = self.not_held_off(head)?;
         let proof = Proof { token: Secret::new(given), kind: LoginKind::Bearer };
         let wrong = || {
             if let Some(ip) = from {
@@ -123,6 +122,15 @@ impl Auth {
             Problem::unauthorized("the token is neither the admin token nor that of a login")
         };
         self.user(proof, acts).await?.ok_or_else(wrong)
+    }
+
+    /// Whose address it is, where the record may be asked for it.
+    fn not_held_off(&self, head: &RequestHead) -> Result<Option<IpAddr>, Problem> {
+        let from = self.proxies.peer(head).map(|peer| peer.addr.ip());
+        match from.and_then(|ip| self.admission.held_off(ip, Mono::now())) {
+            Some(held_off) => Err(held_off.problem()),
+            None => Ok(from),
+        }
     }
 
     async fn user(&self, proof: Proof, acts: bool) -> Result<Option<Caller>, Problem> {

@@ -35,7 +35,7 @@ use crate::supervisor::roster::Roster;
 use crate::supervisor::snapshot::WorkerSnapshot;
 use crate::supervisor::worker::{Uplinks, WorkerSupervisor};
 use crate::time::Mono;
-use crate::tls::{Files, Handshakes, Stream, Tls};
+use crate::tls::{Addresses, Files, Handshakes, Stream, Tls};
 use crate::upgrade::Upgrades;
 
 use super::{LAST_WORDS, Node};
@@ -148,6 +148,7 @@ impl Workers {
         let (head_timeout, workers) = (settings.handshake_timeout, settings.workers);
         let connections =
             Connections::new(settings.max_connections, settings.max_connections_per_ip as usize);
+        let addresses = Arc::<Addresses>::default();
         let server = Server::build()
             .workers(workers)
             // Those beyond the limit are told so, and do not fill the backlog.
@@ -158,7 +159,7 @@ impl Workers {
                 let upgrades = Rc::new(self.supervised());
                 let doors = self.doors.clone();
                 let app = App::new().app_data(doors).configure(http::routes);
-                let front = Rc::new(self.front(connections.clone()));
+                let front = Rc::new(self.front(connections.clone(), addresses.clone()));
                 let http = HttpService::build()
                     .client_request_timeout(head_timeout)
                     .client_disconnect_timeout(Duration::ZERO)
@@ -176,16 +177,16 @@ impl Workers {
         Ok(server)
     }
 
-    fn front(&self, connections: Arc<Connections>) -> Front {
+    fn front(&self, connections: Arc<Connections>, addresses: Arc<Addresses>) -> Front {
         let (admission, metrics) = (self.admission.clone(), self.metrics.clone());
-        Front::new(&self.settings, connections, admission, self.handshakes(), metrics)
+        Front::new(&self.settings, connections, admission, self.handshakes(addresses), metrics)
     }
 
     /// The worker's share of those that all may have under way.
-    fn handshakes(&self) -> Option<Handshakes> {
+    fn handshakes(&self, addresses: Arc<Addresses>) -> Option<Handshakes> {
         let bound = self.settings.max_tls_handshakes.div_ceil(self.settings.workers);
         let patience = self.settings.handshake_timeout;
-        Some(Handshakes::new(self.tls.clone()?, self.metrics.clone(), patience, bound))
+        Some(Handshakes::new(self.tls.clone()?, addresses, self.metrics.clone(), patience, bound))
     }
 
     /// The supervisor of this thread, and what brings sessions to it.

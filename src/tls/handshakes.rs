@@ -4,7 +4,10 @@
 //!   waited for by himself.
 //! - Where no place is free, the next one waits for it in the order of arrival, without buffers. A client that means it
 //!   is done within a few round trips: who holds a place for longer than [`GRACE`] gives it up as soon as another waits.
+//! - Who waits here has said what he came to say, so none makes room for him among the node's connections. Therefore
+//!   there are no more than can have a turn ([`TURNS`]), but for the first of each address.
 
+mod addresses;
 mod places;
 
 use std::cell::RefCell;
@@ -24,10 +27,17 @@ use super::reload::Tls;
 use super::stream::Stream;
 use crate::metrics::{Metrics, TlsHandshake};
 use crate::peer::subscriber;
+pub use addresses::Addresses;
+use addresses::OneMore;
 use places::Places;
 
 /// How long a place is kept by who got it, whoever waits: TLS 1.2 and the first head in round trips of a third of it.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How many wait for each place: so many seconds, where all dawdle.
+const TURNS: usize = 8;
+/// A worker has places for the first of an address, and for one that has more, and leaves one to others.
+const AT_LEAST: usize = 4;
 
 /// One worker's.
 pub struct Handshakes {
@@ -41,6 +51,7 @@ pub struct Handshakes {
     /// Of those one address may have so many.
     share: usize,
     by_address: RefCell<HashMap<IpAddr, Rc<Places>>>,
+    addresses: Arc<Addresses>,
 }
 
 /// The places of one address, for as long as anyone from there is here.
@@ -48,14 +59,6 @@ struct Share<'a> {
     of: &'a Handshakes,
     address: IpAddr,
     places: Rc<Places>,
-}
-
-impl Share<'_> {
-    /// There is no other of its address.
-    fn is_alone(&self) -> bool {
-        // The map's own is the other one.
-        Rc::strong_count(&self.places) == 2
-    }
 }
 
 impl Deref for Share<'_> {
@@ -68,20 +71,29 @@ impl Deref for Share<'_> {
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        if self.is_alone() {
+        // The other one is the map's own.
+        if Rc::strong_count(&self.places) == 2 {
             self.of.by_address.borrow_mut().remove(&self.address);
         }
     }
 }
 
 impl Handshakes {
-    /// `bound`: as many may be under way.
-    pub fn new(tls: Arc<Tls>, metrics: Arc<Metrics>, patience: Duration, bound: usize) -> Self {
+    /// `bound`: as many may be under way, and some always. `addresses` are those of all workers.
+    pub fn new(
+        tls: Arc<Tls>,
+        addresses: Arc<Addresses>,
+        metrics: Arc<Metrics>,
+        patience: Duration,
+        bound: usize,
+    ) -> Self {
+        let bound = bound.max(AT_LEAST);
         let firsts = bound.div_ceil(4);
-        let others = (bound - firsts.min(bound)).max(1);
+        let others = bound - firsts;
         let (share, by_address) = (others.div_ceil(2), RefCell::default());
-        let (firsts, places) = (Places::new(firsts), Places::new(others));
-        Self { tls, metrics, patience, firsts, places, share, by_address }
+        let places = Places::new(others).with_most_waiting(others * TURNS);
+        let firsts = Places::new(firsts);
+        Self { tls, metrics, patience, firsts, places, share, by_address, addresses }
     }
 
     /// What is `then` done with the connection after its handshake, which is under way until that is over. Its ClientHello is
@@ -113,18 +125,22 @@ impl Handshakes {
         let late = |outcome| move |_| (outcome, io::ErrorKind::TimedOut.into());
         let too_slow = late(TlsHandshake::TimedOut);
         let failed = |error| (TlsHandshake::Failed, error);
-        let share = from.map(|address| self.share(address));
-        let first = share.as_ref().is_some_and(Share::is_alone);
-        let of_address = share.as_deref().filter(|_| !first);
+        let refused = |kind: io::ErrorKind| (TlsHandshake::Refused, kind.into());
+        let from = from.map(subscriber);
+        let more = from.map(|address| self.addresses.enter(address));
+        let first = more.as_ref().is_some_and(|more: &OneMore| more.first);
+        let share = from.filter(|_| !first).map(|address| self.share(address));
+        let of_address = share.as_deref();
         let all = if first { &self.firsts } else { &self.places };
         let entered = async {
             let of_address = match of_address {
-                Some(share) => Some(share.enter().await),
+                Some(share) => share.enter().await,
                 None => None,
             };
-            (of_address, all.enter().await)
+            Some((of_address, all.enter().await?))
         };
-        let _places = timeout(self.patience, entered).await.map_err(late(TlsHandshake::Refused))?;
+        let entered = timeout(self.patience, entered).await.map_err(late(TlsHandshake::Refused))?;
+        let _places = entered.ok_or_else(|| refused(io::ErrorKind::ConnectionRefused))?;
         // Room for it is made with the place.
         let shaken = Box::pin(async {
             let accepted = TlsAcceptor::from(self.tls.config()).accept(stream);
@@ -136,13 +152,12 @@ impl Handshakes {
             biased;
             done = shaken => done,
             () = outstayed(all, of_address) => {
-                Err((TlsHandshake::Refused, io::ErrorKind::ConnectionAborted.into()))
+                Err(refused(io::ErrorKind::ConnectionAborted))
             }
         }
     }
 
     fn share(&self, address: IpAddr) -> Share<'_> {
-        let address = subscriber(address);
         let mut by_address = self.by_address.borrow_mut();
         let places = by_address.entry(address).or_insert_with(|| Rc::new(Places::new(self.share)));
         Share { of: self, address, places: places.clone() }

@@ -5,7 +5,7 @@
 //! - What is in the files counts, as it was when they were last good: a change is taken up without a restart, at SIGHUP
 //!   or when it is next looked for, and one that does not hold together is logged and left. Sessions go on as they are.
 //! - A handshake that is under way costs memory, so there are only so many, and each has a time; its place is
-//!   held until the head of the first request is there ([`Handshakes`]). Until its ClientHello is there ([`begins_whole`])
+//!   held until the head of the first request is there ([`Handshakes`]). Until its ClientHello is there ([`hello::is_whole`])
 //!   a connection costs none.
 //!
 //! Left out on purpose: certificates by server name, fetching them (ACME), and lists of revoked clients; a device that
@@ -14,13 +14,12 @@
 mod client;
 mod files;
 mod handshakes;
-mod hello;
+pub mod hello;
 mod reload;
 mod stream;
 
 pub use client::{Client, NoDevice};
 pub use files::{Files, TlsError};
-pub use handshakes::{Handshakes, is_foul};
-pub use hello::{LONGEST_RECORD, begins_whole};
+pub use handshakes::{Addresses, Handshakes, is_foul};
 pub use reload::Tls;
 pub use stream::Stream;

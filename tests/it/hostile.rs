@@ -20,6 +20,9 @@ const BYSTANDERS: usize = 10;
 /// How long a bystander rests in between.
 const REST: Duration = Duration::from_millis(20);
 
+/// From one slow connection to the next.
+const BETWEEN: Duration = Duration::from_micros(500);
+
 /// A program under attack.
 struct Watch {
     growth: Growth,
@@ -117,6 +120,8 @@ async fn half_a_request_costs_next_to_nothing_and_is_answered_when_its_time_is_o
     let watch = Watch::begin(&server).await;
     let addr = server.addr;
     let slow = (0..slow()).map(|n| async move {
+        // One after the other, so that it is not their own haste that newcomers wait for.
+        tokio::time::sleep(BETWEEN * n as u32).await;
         // Of one address there are no more than are left for all others.
         let mut stream = connect_from([127, 0, 0, 2 + (n % 4) as u8], addr).await;
         // Some send nothing at all, some a byte now and then.

@@ -22,6 +22,9 @@ use crate::support::size::{promised, slow};
 use crate::support::tls::{Authority, Client, Issued, text};
 use crate::support::{Ask, Server, eventually, heavy, token, within};
 
+/// From one connection of a flood to the next.
+const BETWEEN: Duration = Duration::from_micros(500);
+
 async fn node(issued: &Issued, settings: &[(&str, &str)]) -> Server {
     Server::start(&[&issued.settings()[..], settings].concat()).await
 }
@@ -325,6 +328,50 @@ async fn who_has_not_begun_takes_no_place_and_does_not_stay() {
 }
 
 #[tokio::test]
+async fn who_waits_for_a_handshake_leaves_room_for_connections() {
+    const MOST: usize = 128;
+    let authority = Authority::new();
+    let most = MOST.to_string();
+    let settings = [
+        ("MAX_CONNECTIONS", &*most),
+        ("WORKERS", "1"),
+        ("MAX_TLS_HANDSHAKES", "4"),
+        ("HANDSHAKE_TIMEOUT", "5s"),
+    ];
+    let server = node(&authority.server("one"), &settings).await;
+    let hello = authority.hello();
+    let mut dawdlers = Vec::new();
+    // More than there may be, of more addresses than one has a share among.
+    for n in 0..2 * MOST {
+        let mut stream = connect_from([127, 0, 1, (n % 32) as u8], server.addr).await;
+        stream.write_all(&hello).await.expect("taken");
+        dawdlers.push(stream);
+    }
+    for stream in &mut dawdlers {
+        let mut rest = [0; 64];
+        within("the end", async { while stream.read(&mut rest).await.is_ok_and(|n| n > 0) {} }).await;
+    }
+    let http = authority.https();
+    let full = metric(&server, &http, r#"lastpong_limited_total{limit="connections"}"#).await;
+    let refused = metric(&server, &http, r#"lastpong_tls_handshakes_total{outcome="refused"}"#).await;
+    assert_eq!(full, 0.0, "the node was full of them");
+    assert!(refused >= MOST as f64, "{refused}");
+}
+
+#[tokio::test]
+async fn who_speaks_no_tls_is_told_what_is_spoken_here() {
+    let authority = Authority::new();
+    let server = node(&authority.server("one"), &[]).await;
+    let mut stream = TcpStream::connect(server.addr).await.expect("the server listens");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("taken");
+    let mut answer = String::new();
+    within("the answer", stream.read_to_string(&mut answer)).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("this speaks TLS"), "{answer}");
+    let failed = r#"lastpong_tls_handshakes_total{outcome="failed"}"#;
+    assert_eq!(metric(&server, &authority.https(), failed).await, 1.0);
+}
+
+#[tokio::test]
 async fn who_has_not_begun_makes_room_for_a_newcomer() {
     let authority = Authority::new();
     let settings = [("MAX_CONNECTIONS", "32"), ("WORKERS", "1")];
@@ -366,7 +413,10 @@ async fn a_flood_of_half_handshakes_costs_little_and_is_paid_for_where_it_comes_
     let flood = (0..slow()).map(|n| {
         let (authority, hello) = (&authority, &hello);
         async move {
-            let mut stream = connect_from([127, 0, 1, (n % 50) as u8], addr).await;
+            // One after the other, so that it is not their own haste that newcomers wait for.
+            tokio::time::sleep(BETWEEN * n as u32).await;
+            // Each address does all of it.
+            let mut stream = connect_from([127, 0, 1, (n / 20 % 50) as u8], addr).await;
             let mut rest = [0; 64];
             match n % 20 {
                 // Nothing at all, the beginning of a ClientHello, a whole one, or half a head within TLS.
