@@ -83,12 +83,15 @@ pub fn take(stream: &TcpStream, mut length: usize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::time::Duration;
 
     use socket2::SockRef;
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -112,7 +115,8 @@ mod tests {
             tokio::task::yield_now().await;
         }
         next(&mut there).await;
-        (found.await, looks.get())
+        let found = tokio::time::timeout(PATIENCE, found).await.expect("an end of waiting");
+        (found, looks.get())
     }
 
     #[tokio::test]
@@ -135,7 +139,7 @@ mod tests {
         assert_eq!(found.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert!(looks <= 4, "{looks}");
         let reset = async |there: &mut TcpStream| {
-            SockRef::from(&*there).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            SockRef::from(&*there).set_linger(Some(Duration::ZERO)).unwrap();
             // Closed as it is dropped, which is a reset.
             drop(std::mem::replace(there, pair().await.0));
         };

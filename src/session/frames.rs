@@ -71,8 +71,8 @@ impl Frame<'_> {
 pub struct Decoder {
     limits: FrameLimits,
     unread: BytesMut,
-    /// What is unread lies in the thread's scratch buffer.
-    in_scratch: bool,
+    /// What is unread is the rest of something larger: the thread's scratch buffer, or one that frames were taken from.
+    is_rest: bool,
     message: Option<Box<Message>>,
 }
 
@@ -88,7 +88,7 @@ struct Message {
 impl Decoder {
     /// `read` is what came with the handshake.
     pub fn new(limits: FrameLimits, read: BytesMut) -> Self {
-        Self { limits, unread: read, in_scratch: true, message: None }
+        Self { limits, unread: read, is_rest: true, message: None }
     }
 
     /// Bytes kept: unread, and of a message that is not complete.
@@ -116,20 +116,20 @@ impl Decoder {
     pub fn feed(&mut self, read: BytesMut) {
         if self.unread.is_empty() {
             self.unread = read;
-            self.in_scratch = true;
+            self.is_rest = true;
         } else {
             self.unread.extend_from_slice(&read);
         }
     }
 
-    /// Nothing to do for now: what is left must not pin the scratch buffer, nor nothing a buffer.
+    /// Nothing to do for now: what is left must not pin what it is the rest of, nor nothing a buffer.
     pub fn settle(&mut self) {
         if self.unread.is_empty() {
             self.unread = BytesMut::new();
-        } else if self.in_scratch {
+        } else if self.is_rest {
             self.unread = BytesMut::from(&self.unread[..]);
         }
-        self.in_scratch = false;
+        self.is_rest = false;
     }
 
     #[expect(clippy::should_implement_trait, reason = "nothing yet is not the end")]
@@ -143,6 +143,7 @@ impl Decoder {
         else {
             return Ok(None);
         };
+        self.is_rest = true;
         let payload = payload.unwrap_or_default();
         Ok(Some(match opcode {
             OpCode::Ping | OpCode::Pong | OpCode::Close if !last => return Err(Violation::Protocol),

@@ -288,16 +288,24 @@ async fn devices_that_never_read_cost_little_and_are_found() {
     let settings = [("FRAMES_PER_SEC", "0"), ("BYTES_PER_SEC", "0"), ("MAX_OUTPUT_TOTAL", "2MiB")];
     let server = Server::start_embedded(&settings).await;
     let watch = Watch::begin(&server).await;
-    let asks = frame(true, PING, &[7; 125]).repeat(200);
+    // Little at a time, so that it is not a flood that the others wait for.
+    let asks = frame(true, PING, &[7; 125]).repeat(25);
     let deaf = join_all((0..deaf()).map(|n| {
         let asks = &asks;
         let addr = server.addr;
         async move {
             let mut ask = Ask::with_token(&token(&format!("deaf-{n}")));
             ask.receive_buffer = Some(4096);
+            ask.send_buffer = Some(64 * 1024);
             let mut raw = ask.admitted(addr).await;
             let id = raw.welcome().await["session_id"].as_str().expect("an id").to_owned();
-            within("it to be given up", async { while raw.bytes(asks).await.is_ok() {} }).await;
+            let asked = async {
+                tokio::time::sleep(BETWEEN * n as u32).await;
+                while raw.bytes(asks).await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            };
+            within("it to be given up", asked).await;
             id
         }
     }))

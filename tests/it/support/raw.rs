@@ -90,6 +90,8 @@ pub struct Ask {
     headers: Vec<(String, String)>,
     /// Of the socket's receive buffer, where a test wants it small.
     pub receive_buffer: Option<u32>,
+    /// And of its send buffer: the kernel of whoever runs the test would keep the attacker's megabytes too.
+    pub send_buffer: Option<u32>,
 }
 
 impl Ask {
@@ -103,7 +105,7 @@ impl Ask {
             ("Sec-WebSocket-Key", KEY),
         ];
         let headers = headers.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
-        Self { method: "GET", target: "/ws".into(), headers, receive_buffer: None }
+        Self { method: "GET", target: "/ws".into(), headers, receive_buffer: None, send_buffer: None }
     }
 
     pub fn with_token(token: &str) -> Self {
@@ -141,6 +143,9 @@ impl Ask {
         let socket = TcpSocket::new_v4()?;
         if let Some(bytes) = self.receive_buffer {
             socket.set_recv_buffer_size(bytes)?;
+        }
+        if let Some(bytes) = self.send_buffer {
+            socket.set_send_buffer_size(bytes)?;
         }
         self.send_on(socket.connect(addr).await?).await
     }
