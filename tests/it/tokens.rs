@@ -269,18 +269,18 @@ async fn a_device_s_tokens_are_revoked_up_to_now() {
     // One that is dated ahead is none, or else it would be newer than what is revoked until then.
     assert_eq!(knock(&server, &issued("robbed", "ahead", now() + 60)).await, 401);
     // A token of a later second opens a session, even where the clock that dates it is a little fast.
-    let new = eventually("a newer token to be good", async || {
-        let new = issued("robbed", "new", now() + 3);
-        (knock(&server, &new).await == 101).then_some(new)
+    let mut device = eventually("a newer token to be good", async || {
+        let newer = Ask::with_token(&issued("robbed", "new", now() + 3));
+        newer.send(server.addr).await.expect("an answer").ok()
     })
     .await;
-    let mut device = Device::with_token(&server, &new).await;
+    device.welcome().await;
     assert_eq!(knock(&server, &Token::of("else").mint()).await, 101);
-    device.text(r#"{"type":"heartbeat","id":1}"#).await;
+    device.text(r#"{"type":"heartbeat","id":1}"#).await.expect("a connection");
     assert_eq!(device.json().await["type"], "ack", "what was issued later is good");
     // Who is here showed his token before, whatever it says of when it was issued.
     revoke(&server, json!({"device_id": "robbed", "reason": "again"})).await;
-    assert_eq!(device.closed().await, Seen::Close(Some(4500)));
+    assert_eq!(device.closed(true).await, Seen::Close(Some(4500)));
     assert_eq!(paged(&server, "/v1/tokens/revoked", 10).await.len(), 1, "one takes the place of the other");
 }
 
