@@ -254,6 +254,21 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn what_is_left_of_a_frame_does_not_pin_what_came_before_it() {
+        let ping = [0x89, 0x82, 0, 0, 0, 0, b'h', b'i'];
+        let mut decoder = Decoder::new(FrameLimits { frame: 100, message: 100 }, BytesMut::new());
+        decoder.feed(BytesMut::from(&ping[..3]));
+        decoder.settle();
+        // The rest of that one, many more, and a part of the next: behind what was kept, in one buffer with it.
+        decoder.feed(BytesMut::from(&[&ping[3..], &ping.repeat(1000), &ping[..3]].concat()[..]));
+        while decoder.next().expect("pings").is_some() {}
+        let large = decoder.unread.as_ptr();
+        decoder.settle();
+        assert_eq!(decoder.unread, &ping[..3]);
+        assert_ne!(decoder.unread.as_ptr(), large, "it lies in the large buffer yet");
+    }
+
     proptest! {
         #[test]
         fn the_short_way_and_the_long_one_read_the_same(token: u64, mask: [u8; 4], broken in 0usize..400, bit in 0u8..8) {
